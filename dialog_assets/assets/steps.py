@@ -1,0 +1,231 @@
+"""What all nine steps share: their names and order, the run of one step over its days, and what it tells Dagster.
+
+Here: from an asset's context to the step's async core and back to a materialization with figures and checks.
+Not here: what a step does (its own module), which items it has (store), how they are worked on (worklist).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from dialog_assets.assets import figures
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.portals import Portal
+from dialog_assets.resources.postgres import PostgresResource
+from dialog_assets.store import call_steps
+from dialog_assets.store.call_steps import Pending
+from dialog_assets.store.pool import Pool, open_pool, step_lock
+from dialog_assets.worklist import Item, Outcome, Work
+
+UPSTREAM: dict[str, tuple[str, ...]] = {
+    "calls": (),
+    "users": ("calls",),
+    "entities": ("calls",),
+    "audio_files": ("calls",),
+    "transcripts": ("audio_files",),
+    "fixed_dialogs": ("transcripts",),
+    "classifications": ("fixed_dialogs",),
+    "criteria_scores": ("classifications",),
+    "entity_summaries": ("criteria_scores", "entities"),
+}
+"""The nine steps in order; the first name of each is the step whose output key it works from."""
+
+KINDS: dict[str, set[str]] = {
+    "calls": {"postgres"},
+    "users": {"postgres"},
+    "entities": {"postgres"},
+    "audio_files": {"s3", "postgres"},
+    "transcripts": {"voicekit", "postgres"},
+    "fixed_dialogs": {"llm", "postgres"},
+    "classifications": {"llm", "postgres"},
+    "criteria_scores": {"llm", "postgres"},
+    "entity_summaries": {"llm", "postgres"},
+}
+
+I = TypeVar("I", bound=Item)  # noqa: E741 - the usual name of an item's type
+
+
+@dataclass(frozen=True)
+class CallItem(Item):
+    """One call on a step's worklist."""
+
+    day: date
+    call_id: int
+    last_input_key: str | None
+
+    @classmethod
+    def of(cls, pending: Pending, portal: str) -> CallItem:
+        """The item of a pending call."""
+        return cls(
+            name=f"{portal} call {pending.call_id}",
+            calls=(pending.call_id,),
+            day=pending.day,
+            input_key=pending.input_key,
+            call_id=pending.call_id,
+            last_input_key=pending.last_input_key,
+        )
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """One step of one portal over `days` (in the portal's time zone), with a pool of connections."""
+
+    portal: Portal
+    step: str
+    days: tuple[date, ...]
+    pool: Pool
+    day_done: Callable[[date], Awaitable[None]]
+
+    @property
+    def first(self) -> date:
+        """The first day."""
+        return self.days[0]
+
+    @property
+    def last(self) -> date:
+        """The last day."""
+        return self.days[-1]
+
+    @property
+    def window(self) -> tuple[datetime, datetime]:
+        """From midnight of the first day to midnight after the last, in the portal's time zone."""
+        zone = self.portal.zone
+        return (
+            datetime.combine(self.first, datetime.min.time(), zone),
+            datetime.combine(self.last + timedelta(days=1), datetime.min.time(), zone),
+        )
+
+    async def inherit(self) -> None:
+        """Account for calls that the upstream step did not finish."""
+        async with self.pool.connection() as connection:
+            await call_steps.inherit(
+                connection, self.portal.portal, self.step, UPSTREAM[self.step][0], self.first, self.last
+            )
+
+    def pending(self) -> AsyncIterator[Pending]:
+        """The calls that lack this step's result, oldest first."""
+        return call_steps.pending(
+            self.pool, self.portal.portal, self.step, UPSTREAM[self.step][0], self.first, self.last
+        )
+
+    async def items(self) -> AsyncIterator[CallItem]:
+        """`pending` as items."""
+        async for pending in self.pending():
+            yield CallItem.of(pending, self.portal.portal)
+
+    async def work(
+        self, items: AsyncIterator[I], handle: Callable[[I], Awaitable[Outcome]], *, concurrency: int
+    ) -> None:
+        """Work on `items` until none is left; raises StepStopped."""
+        await Work(
+            pool=self.pool,
+            portal=self.portal.portal,
+            step=self.step,
+            days=self.days,
+            items=items,
+            handle=handle,
+            concurrency=concurrency,
+            day_done=self.day_done,
+        ).run()
+
+
+Core = Callable[[StepRun], Awaitable[None]]
+
+
+def step_asset(portal: Portal, step: str) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator: the asset `portal/step`; its description is the function's docstring."""
+    key = dg.AssetKey([portal.portal, step])
+    return dg.asset(
+        key=key,
+        group_name=portal.portal,
+        deps=[dg.AssetKey([portal.portal, name]) for name in UPSTREAM[step]],
+        partitions_def=partitions(portal),
+        backfill_policy=(
+            dg.BackfillPolicy.multi_run(portal.days_per_run) if portal.days_per_run else dg.BackfillPolicy.single_run()
+        ),
+        kinds=KINDS[step],
+        tags={"portal": portal.portal},
+        metadata={"dagster/table_name": f"{portal.portal}_{step}"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                name="no_failed_calls", asset=key, description="Red while a call of the last run's days is failed at this step."
+            ),
+            dg.AssetCheckSpec(
+                name="every_call_accounted_for",
+                asset=key,
+                description="Calls in the statistics = done + skipped + failed + waiting, to the last call.",
+            ),
+        ],
+    )
+
+
+def partitions(portal: Portal) -> dg.DailyPartitionsDefinition:
+    """Days of the portal's time zone from its start date on."""
+    return dg.DailyPartitionsDefinition(start_date=portal.start_date.isoformat(), timezone=portal.time_zone)
+
+
+def run_step(
+    context: dg.AssetExecutionContext, portal: Portal, step: str, postgres: PostgresResource, core: Core
+) -> dg.MaterializeResult:
+    """Run a step's async core over the partitions of this run.
+
+    A range run records each day as it is complete, so that a crash on the last day does not undo the others.
+    Raises dg.Failure, not to be retried, with one sentence for what stops a step.
+    """
+    days = tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
+    final: dict[date, figures.Figures] = {}
+
+    async def run() -> None:
+        async with open_pool(postgres.url, size=postgres.pool_size) as pool, step_lock(postgres.url, portal.portal, step):
+
+            async def day_done(day: date) -> None:
+                if len(days) == 1:
+                    return
+                async with pool.connection() as connection:
+                    found = await figures.read(connection, portal.portal, step, day, day)
+                context.log_event(
+                    dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=found[day].metadata())
+                )
+
+            await core(StepRun(portal, step, days, pool, day_done))
+            async with pool.connection() as connection:
+                final.update(await figures.read(connection, portal.portal, step, days[0], days[-1]))
+                failures = await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
+        final_failures.extend(failures)
+
+    final_failures: list[dict[str, Any]] = []
+    try:
+        asyncio.run(run())
+    except DialogAssetsError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    for day in days[:-1] if len(days) > 1 else ():
+        context.add_asset_metadata(final[day].metadata(), asset_key=context.asset_key, partition_key=day.isoformat())
+    last = days[-1]
+    if len(days) > 1:
+        context.add_asset_metadata(final[last].metadata(), asset_key=context.asset_key, partition_key=last.isoformat())
+    total = figures.total(final.values())
+    context.log.info(f"{portal.portal}/{step}: {total.sentence()}")
+    return dg.MaterializeResult(
+        metadata=final[last].metadata() if len(days) == 1 else None,
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="no_failed_calls",
+                passed=not total.states["failed"],
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=f"{total.states['failed']} failed",
+                metadata={"failed": total.states["failed"], "calls": figures.failure_table(final_failures)},
+            ),
+            dg.AssetCheckResult(
+                check_name="every_call_accounted_for",
+                passed=total.is_accounted,
+                description=total.sentence(),
+                metadata={"calls": total.calls, **total.states},
+            ),
+        ],
+    )

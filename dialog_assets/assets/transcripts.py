@@ -1,0 +1,206 @@
+"""Asset `transcripts`: archived recordings through the recogniser into dialogs, each recording bought once (rule 2)."""
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dialog_assets.assets.outcomes import outcome_of
+from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
+from dialog_assets.assets.temporary import work_folder
+from dialog_assets.audio.convert import prepare
+from dialog_assets.audio.probe import probe
+from dialog_assets.dialogs import turns_key
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.portals import Portal
+from dialog_assets.resources.postgres import PostgresResource
+from dialog_assets.resources.s3 import Archive, ArchiveResource
+from dialog_assets.resources.voicekit import VoiceKitResource
+from dialog_assets.speech.dialogs import build_dialog, talk_metrics
+from dialog_assets.speech.errors import OperationExpired
+from dialog_assets.speech.port import AudioFormat, Failed, Recognised, Recogniser, poll_delays
+from dialog_assets.speech.prices import recognition_cost
+from dialog_assets.store import audio_files, ledger
+from dialog_assets.store import transcripts as table
+from dialog_assets.store.pool import Connection
+from dialog_assets.worklist import Outcome
+
+def build(portal: Portal) -> dg.AssetsDefinition:
+    """The asset of one portal."""
+
+    @step_asset(portal, "transcripts")
+    def transcripts(
+        context: dg.AssetExecutionContext, postgres: PostgresResource, archive: ArchiveResource, voicekit: VoiceKitResource
+    ) -> dg.MaterializeResult:
+        """Dialogs as VoiceKit hears them: turns with role, channel and times, and the raw answer beside them."""
+
+        async def core(run: StepRun) -> None:
+            async with voicekit.recogniser() as recogniser:
+                await recognise(run, archive.open(), recogniser)
+
+        return run_step(context, portal, "transcripts", postgres, core)
+
+    return transcripts
+
+
+async def recognise(run: StepRun, archive: Archive, recogniser: Recogniser) -> None:
+    """Recognise what has no transcript yet; what is not ready when the run's patience ends waits for the next run."""
+    await run.inherit()
+    deadline = asyncio.get_running_loop().time() + run.portal.speech.patience_hours * 3600
+    with work_folder() as folder:
+
+        async def handle(item: CallItem) -> Outcome:
+            try:
+                return await Recognition(run, archive, recogniser, item, folder, deadline).outcome()
+            except DialogAssetsError as error:
+                return outcome_of(error, run.portal.portal)
+
+        await run.work(run.items(), handle, concurrency=run.portal.speech.concurrency)
+
+
+class Recognition:
+    """One recording on its way: asked (written down) → accepted (operation id stored) → answered and stored."""
+
+    def __init__(
+        self, run: StepRun, archive: Archive, recogniser: Recogniser, item: CallItem, folder: Path, deadline: float
+    ) -> None:
+        self._run = run
+        self._archive = archive
+        self._recogniser = recogniser
+        self._item = item
+        self._folder = folder
+        self._deadline = deadline
+        self._portal = run.portal.portal
+        self._key = f"{recogniser.name}/{item.call_id}/{item.input_key}"
+        self._group = f"{self._portal}-{item.day}"
+
+    async def outcome(self) -> Outcome:
+        """Take the recording up where an earlier run left it. Raises the speech room's errors."""
+        async with self._run.pool.connection() as connection:
+            audio = await audio_files.get(connection, self._portal, self._item.call_id)
+        try:
+            return await self._finish(audio, await self._operation(audio))
+        except OperationExpired:
+            # Its results are gone after five days: it is bought again, since nothing of it was kept.
+            await self._fail("expired")
+            return await self._finish(audio, await self._operation(audio))
+
+    async def _operation(self, audio: dict[str, Any]) -> str:
+        """The id of the operation that recognises this recording: known, found at the vendor, or newly submitted."""
+        async with self._run.pool.connection() as connection:
+            row = await ledger.find(connection, self._portal, self._key)
+        if row is not None and row["state"] == "asked":
+            if row["vendor_request_id"]:
+                return str(row["vendor_request_id"])
+            # A run ended between asking and hearing: the vendor's list tells whether it was asked.
+            found = await self._recogniser.find(self._request_id(row), self._group)
+            if found is not None:
+                return await self._accept(found)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            uri, described = await self._upload(audio, Path(folder))
+        if row is None or row["state"] != "asked":
+            row = await self._ask()
+        operation = await self._recogniser.submit(
+            uri,
+            described,
+            request_id=self._request_id(row),
+            group=self._group,
+            vocabulary=self._run.portal.speech.vocabulary,
+        )
+        return await self._accept(operation)
+
+    async def _finish(self, audio: dict[str, Any], operation: str) -> Outcome:
+        """Wait for the operation and turn its answer into the outcome."""
+        loop = asyncio.get_running_loop()
+        for delay in poll_delays():
+            answer = await self._recogniser.poll(operation)
+            if isinstance(answer, Recognised):
+                return self._recognised(audio, operation, answer.raw)
+            if isinstance(answer, Failed):
+                await self._fail(f"{answer.code}: {answer.text}"[:200])
+                return Outcome(
+                    "failed",
+                    reason="recognition_failed",
+                    detail=f"{self._recogniser.name} code {answer.code}",
+                    next_try=datetime.now(UTC) if answer.transient else None,
+                )
+            if loop.time() + delay > self._deadline:
+                break
+            await asyncio.sleep(delay)
+        return Outcome("waiting", reason="recognition", next_try=datetime.now(UTC) + timedelta(seconds=1))
+
+    def _recognised(self, audio: dict[str, Any], operation: str, raw: dict[str, Any]) -> Outcome:
+        portal = self._run.portal
+        cost = recognition_cost(float(audio["duration_s"]), portal.speech.rub_per_minute)
+        turns = build_dialog(
+            self._recogniser.phrases(raw), channels=audio["channels"], operator_channel=portal.channels.operator
+        )
+
+        async def save(connection: Connection) -> None:
+            await ledger.answered(
+                connection,
+                self._portal,
+                self._key,
+                cost=cost,
+                currency="RUB",
+                vendor_request_id=operation,
+                audio_seconds=audio["duration_s"],
+            )
+            await ledger.settle(connection, self._portal, [self._key])
+            await table.put(
+                connection,
+                self._portal,
+                self._item.call_id,
+                recogniser=self._recogniser.name,
+                operation_id=operation,
+                sha256=audio["sha256"],
+                raw=raw,
+                turns=turns,
+                talk_metrics=talk_metrics(turns, float(audio["duration_s"])),
+                cost_rub=cost,
+            )
+
+        if not turns:
+            return Outcome("skipped", reason="no_speech", save=save)
+        return Outcome("done", output_key=turns_key(turns), save=save)
+
+    async def _upload(self, audio: dict[str, Any], folder: Path) -> tuple[str, AudioFormat]:
+        """Bring the archived recording to the recogniser's storage, in a form that it takes."""
+        path = folder / "recording"
+        await self._archive.get(audio["s3_key"], path)
+        found = await asyncio.to_thread(probe, path)
+        prepared = await asyncio.to_thread(prepare, path, found, folder / "prepared")
+        uri = await self._recogniser.upload(prepared.path, f"{self._portal}-{found.sha256}-{prepared.encoding}")
+        return uri, AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, found.duration_s)
+
+    async def _ask(self) -> dict[str, Any]:
+        async with self._run.pool.connection() as connection:
+            return await ledger.ask(
+                connection,
+                self._portal,
+                self._key,
+                {
+                    "vendor": self._recogniser.name,
+                    "model": "deferred",
+                    "step": "transcripts",
+                    "day": self._item.day,
+                    "call_id": self._item.call_id,
+                    "rub_rate": Decimal(1),
+                },
+            )
+
+    def _request_id(self, row: dict[str, Any]) -> str:
+        return f"{self._portal}-{self._item.call_id}-{row['id']}-{row['attempts']}"
+
+    async def _accept(self, operation: str) -> str:
+        async with self._run.pool.connection() as connection:
+            await ledger.accepted(connection, self._portal, self._key, operation)
+        return operation
+
+    async def _fail(self, reason: str) -> None:
+        async with self._run.pool.connection() as connection:
+            await ledger.failed(connection, self._portal, self._key, reason)

@@ -1,0 +1,46 @@
+"""Asset `users`: the employees seen in the days' calls."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from dialog_assets.assets.steps import StepRun, run_step, step_asset
+from dialog_assets.bitrix24 import reading
+from dialog_assets.bitrix24.rows import user_row
+from dialog_assets.portals import Portal
+from dialog_assets.resources.bitrix24 import Bitrix24Resource
+from dialog_assets.resources.postgres import PostgresResource
+from dialog_assets.store import calls as calls_table
+from dialog_assets.store import users as table
+
+
+def build(portal: Portal) -> dg.AssetsDefinition:
+    """The asset of one portal."""
+
+    @step_asset(portal, "users")
+    def users(
+        context: dg.AssetExecutionContext, postgres: PostgresResource, bitrix24: Bitrix24Resource
+    ) -> dg.MaterializeResult:
+        """Employees who made or took the calls (user.get); those the portal does not show are recorded as not found."""
+
+        async def core(run: StepRun) -> None:
+            await read_users(run, bitrix24)
+
+        return run_step(context, portal, "users", postgres, core)
+
+    return users
+
+
+async def read_users(run: StepRun, bitrix24: Bitrix24Resource) -> None:
+    """Read the users of the days' calls and write the changed ones."""
+    portal = run.portal.portal
+    async with run.pool.connection() as connection:
+        asked = await calls_table.users_of(connection, portal, run.first, run.last)
+    async with bitrix24.client(run.portal, run.pool) as client:
+        found = await reading.users(client, asked)
+    async with run.pool.connection() as connection:
+        await table.write(connection, portal, [asdict(user_row(row)) for row in found.values()])
+        await table.mark_missing(connection, portal, [user for user in asked if user not in found])
+        await table.settle(connection, portal, run.first, run.last)
+    for day in run.days:
+        await run.day_done(day)

@@ -1,0 +1,84 @@
+"""A recording in a form that a recogniser takes: headerless PCM, MP3 or AAC in ADTS (facts/voicekit.md section 3.3).
+
+Here: copying a codec's packets out of a container, and transcoding what no recogniser takes. The archive keeps the
+original; what is made here is for one upload.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.error import FFmpegError
+
+from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.probe import AudioProbe
+
+Encoding = Literal["mp3", "pcm_s16le", "pcm_alaw", "pcm_mulaw", "aac_adts"]
+
+SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000})
+TRANSCODED_RATE = 16000
+
+_COPIED: dict[str, tuple[Encoding, str]] = {
+    "mp3": ("mp3", "mp3"),
+    "pcm_s16le": ("pcm_s16le", "s16le"),
+    "pcm_alaw": ("pcm_alaw", "alaw"),
+    "pcm_mulaw": ("pcm_mulaw", "mulaw"),
+    "aac": ("aac_adts", "adts"),
+}
+"""Codec → the recogniser's name for it, and FFmpeg's name of the format without a container around it."""
+
+_AS_IS = {("mp3", "mp3"), ("aac", "aac")}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What to upload and how to describe it; `path` is the recording itself where it needs no change."""
+
+    path: Path
+    encoding: Encoding
+    sample_rate: int
+    channels: int
+
+
+def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
+    """Give the recording in a form that a recogniser takes, writing `target` only if it has to differ. It blocks.
+
+    MP3 and ADTS files go as they are; a known codec in another container is copied out of it without loss; anything else
+    (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM. Raises AudioError `damaged`.
+    """
+    copied = _COPIED.get(found.codec) if found.sample_rate in SAMPLE_RATES and found.channels <= 2 else None
+    if copied and (found.container, found.codec) in _AS_IS:
+        return Prepared(path, copied[0], found.sample_rate, found.channels)
+    try:
+        if copied:
+            _copy(path, target, copied[1])
+            return Prepared(target, copied[0], found.sample_rate, found.channels)
+        rate = found.sample_rate if found.sample_rate in SAMPLE_RATES else TRANSCODED_RATE
+        channels = min(found.channels, 2)
+        _transcode(path, target, rate, channels)
+        return Prepared(target, "pcm_s16le", rate, channels)
+    except FFmpegError as error:
+        raise AudioError("damaged", f"{type(error).__name__} while converting") from None
+
+
+def _copy(source: Path, target: Path, form: str) -> None:
+    with av.open(source, metadata_errors="replace") as reading, av.open(target, "w", format=form) as writing:
+        stream = reading.streams.audio[0]
+        copy = writing.add_stream_from_template(stream)
+        for packet in reading.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                writing.mux(packet)
+
+
+def _transcode(source: Path, target: Path, rate: int, channels: int) -> None:
+    resampler = av.AudioResampler("s16", "stereo" if channels == 2 else "mono", rate)
+    with av.open(source, metadata_errors="replace") as reading, target.open("wb") as writing:
+        for frame in reading.decode(reading.streams.audio[0]):
+            for plain in resampler.resample(frame):
+                writing.write(bytes(plain.planes[0])[: plain.samples * 2 * channels])
+        for plain in resampler.resample(None):
+            writing.write(bytes(plain.planes[0])[: plain.samples * 2 * channels])

@@ -1,0 +1,25 @@
+"""What makes a file unusable as a recording."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dialog_assets.errors import DialogAssetsError
+
+Reason = Literal["empty", "not_audio", "no_audio_stream", "damaged", "truncated"]
+
+_TEXTS: dict[Reason, str] = {
+    "empty": "the recording is empty",
+    "not_audio": "the recording is no audio file that can be recognised by its content",
+    "no_audio_stream": "the recording is a media file without an audio stream",
+    "damaged": "the recording's audio cannot be decoded",
+    "truncated": "the recording ends earlier than its header says",
+}
+
+
+class AudioError(DialogAssetsError):
+    """One file that cannot be used; `reason` is a code for `call_steps`. The text names no file: names hold phones."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(_TEXTS[reason] + (f" ({detail})" if detail else "") + ": download it again or listen to it")
+        self.reason = reason

@@ -1,0 +1,1 @@
+"""The Bitrix24 REST client: transport, pacing, paging, rows, record downloads. Knows nothing of Dagster, Postgres or S3."""

@@ -1,0 +1,173 @@
+"""Rows of Bitrix24 as typed values, and the pure functions that read them (facts/bitrix24.md 3.2, 4.2, 5.2, 6).
+
+Here: what a row means. Not here: fetching (reading.py), reading a single value (wire.py), tables (store/).
+Each value keeps its whole row as `raw`, so a field that is unknown here is not lost. Fields with people's data stay out of
+the repr. A row that cannot be read raises RowError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from dialog_assets.bitrix24.errors import RecordingUnavailableError
+from dialog_assets.bitrix24.wire import Fields
+
+CrmKind = Literal["contact", "lead", "company"]
+EntityType = Literal["contact", "lead", "company", "deal"]
+Direction = Literal["outgoing", "incoming", "redirected", "callback", "info", "unknown"]
+
+_DIRECTIONS: dict[int | None, Direction] = {
+    1: "outgoing",
+    2: "incoming",
+    3: "redirected",
+    4: "callback",
+    5: "info",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """A call of voximplant.statistic.get; durations in seconds, `entity_type` and `entity_id` are both there or both None."""
+
+    call_id: int
+    vendor_call_id: str | None
+    started_at: datetime
+    duration_s: int
+    direction: Direction
+    user_id: int | None
+    phone: str | None = field(repr=False)
+    line: str | None
+    failed_code: str | None
+    entity_type: str | None
+    entity_id: int | None
+    activity_id: int | None
+    record_file_id: int | None
+    record_url: str | None = field(repr=False)
+    record_duration_s: int | None
+    vote: int | None
+    cost: Decimal
+    cost_currency: str | None
+    raw: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """An employee of user.get; `phone` is the first of work, mobile and extension."""
+
+    user_id: int
+    name: str = field(repr=False)
+    email: str | None = field(repr=False)
+    phone: str | None = field(repr=False)
+    departments: list[int]
+    position: str | None
+    active: bool
+    raw: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityRow:
+    """A contact, lead, company or deal of the classic crm methods; `stage` and `amount` only where the kind has them."""
+
+    entity_type: EntityType
+    entity_id: int
+    title: str = field(repr=False)
+    phones: list[str] = field(repr=False)
+    stage: str | None
+    amount: Decimal | None
+    currency: str | None
+    responsible_id: int | None
+    raw: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    """A file on the portal's Disk; `size` in bytes. `download_url` is a secret made for one use: do not store it."""
+
+    id: int
+    name: str = field(repr=False)
+    size: int
+    download_url: str = field(repr=False)
+
+
+def call_row(row: Mapping[str, Any]) -> CallRow:
+    """Read one row of voximplant.statistic.get."""
+    fields = Fields("voximplant.statistic.get", row)
+    entity_type, entity_id = fields.text("CRM_ENTITY_TYPE"), fields.reference("CRM_ENTITY_ID")
+    linked = entity_type is not None and entity_id is not None
+    return CallRow(
+        call_id=fields.id,
+        vendor_call_id=fields.text("CALL_ID"),
+        started_at=fields.moment("CALL_START_DATE"),
+        duration_s=fields.number("CALL_DURATION") or 0,
+        direction=_DIRECTIONS.get(fields.number("CALL_TYPE"), "unknown"),
+        user_id=fields.reference("PORTAL_USER_ID"),
+        phone=fields.text("PHONE_NUMBER"),
+        line=fields.text("PORTAL_NUMBER"),
+        failed_code=fields.text("CALL_FAILED_CODE"),
+        entity_type=entity_type.lower() if entity_type and linked else None,
+        entity_id=entity_id if linked else None,
+        activity_id=fields.reference("CRM_ACTIVITY_ID"),
+        record_file_id=fields.reference("RECORD_FILE_ID"),
+        record_url=fields.text("CALL_RECORD_URL"),
+        record_duration_s=fields.number("RECORD_DURATION"),
+        vote=fields.reference("CALL_VOTE"),
+        cost=fields.decimal("COST") or Decimal(0),
+        cost_currency=fields.text("COST_CURRENCY"),
+        raw=fields.row,
+    )
+
+
+def user_row(row: Mapping[str, Any]) -> UserRow:
+    """Read one row of user.get."""
+    fields = Fields("user.get", row)
+    phones = (fields.text(name) for name in ("WORK_PHONE", "PERSONAL_MOBILE", "UF_PHONE_INNER"))
+    return UserRow(
+        user_id=fields.id,
+        name=_joined(fields, "NAME", "LAST_NAME"),
+        email=fields.text("EMAIL"),
+        phone=next((phone for phone in phones if phone), None),
+        departments=fields.numbers("UF_DEPARTMENT"),
+        position=fields.text("WORK_POSITION"),
+        active=fields.flag("ACTIVE", default=True),
+        raw=fields.row,
+    )
+
+
+def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
+    """Read one row of crm.{entity_type}.list or .get."""
+    fields = Fields(f"crm.{entity_type}.list", row)
+    person = _joined(fields, "NAME", "SECOND_NAME", "LAST_NAME")
+    title = person if entity_type == "contact" else fields.text("TITLE") or person
+    stage = {"lead": "STATUS_ID", "deal": "STAGE_ID"}.get(entity_type)
+    return EntityRow(
+        entity_type=entity_type,
+        entity_id=fields.id,
+        title=title,
+        phones=fields.multifield("PHONE"),
+        stage=fields.text(stage) if stage else None,
+        amount=fields.decimal("OPPORTUNITY") if stage else None,
+        currency=fields.text("CURRENCY_ID"),
+        responsible_id=fields.reference("ASSIGNED_BY_ID"),
+        raw=fields.row,
+    )
+
+
+def disk_file(row: Mapping[str, Any]) -> DiskFile:
+    """Read the result of disk.file.get; raises RecordingUnavailableError (gone) for a file in the trash."""
+    fields = Fields("disk.file.get", row)
+    if fields.reference("DELETED_TYPE"):
+        raise RecordingUnavailableError("gone", fields.id, description="it is in the trash")
+    size, url = fields.number("SIZE"), fields.text("DOWNLOAD_URL")
+    if size is None or size < 0:
+        raise fields.unreadable("SIZE", "a number of bytes")
+    if url is None:
+        raise fields.unreadable("DOWNLOAD_URL", "a URL")
+    return DiskFile(fields.id, fields.text("NAME") or "", size, url)
+
+
+def _joined(fields: Fields, *names: str) -> str:
+    return " ".join(text for name in names if (text := fields.text(name)))

@@ -1,0 +1,253 @@
+"""`dialog-assets`: what an engineer does outside the Dagster UI. Exit code 0 is success, 1 an error told in one sentence, 2 wrong usage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from dotenv import load_dotenv
+
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.portals import Portal
+
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+class _Group(click.Group):
+    """Turns this project's errors into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DialogAssetsError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dialog-assets")
+def main() -> None:
+    """Nightly phone calls of Bitrix24 portals: archive, recognise, correct, classify, score, summarise.
+
+    Settings come from the environment, or from a file .env in the project's folder (see .env.example).
+    """
+    load_dotenv(Path(".env"))
+
+
+def _portals() -> list[Portal]:
+    from dialog_assets.portals import load_portals, portals_folder
+
+    return load_portals(portals_folder())
+
+
+def _chosen(names: Sequence[str]) -> list[Portal]:
+    from dialog_assets.cli.running import find_portal
+
+    known = _portals()
+    return [find_portal(known, name) for name in names] if names else known
+
+
+def _day(value: datetime) -> date:
+    return value.date()
+
+
+@main.command("setup-portals")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def setup_portals(as_json: bool) -> None:
+    """Migrate the database, and make partitions and views for every portal file. Safe to run again."""
+    from dialog_assets.store import schema, server
+
+    portals = _portals()
+    new = schema.setup_portals(server.database_url(), portals)
+    if as_json:
+        click.echo(json.dumps({"portals": [portal.portal for portal in portals], "new": new}))
+        return
+    for portal in portals:
+        state = "tables made" if portal.portal in new else "tables were there"
+        click.echo(f"{portal.portal}: {portal.title}, {portal.time_zone}, from {portal.start_date}: {state}")
+
+
+@main.command()
+@click.option("--portal", "name", required=True, help="Portal id, the name of its file.")
+@click.option("--date", "day", type=DAY, help="One day; by default the night's work: yesterday and the trailing days.")
+@click.option("--step", "steps", multiple=True, help="Only this step; may be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run(name: str, day: datetime | None, steps: tuple[str, ...], as_json: bool) -> None:
+    """Run a portal's Dagster job here and now: one day, or what its schedule would do tonight."""
+    from dialog_assets.assets.jobs import nightly_range
+    from dialog_assets.cli.running import BadRequest, find_portal
+
+    portal = find_portal(_portals(), name)
+    if day is not None:
+        first = last = _day(day)
+    else:
+        days = nightly_range(portal, datetime.now(portal.zone).date())
+        if days is None:
+            raise BadRequest(f"{name} begins on {portal.start_date}: there is no finished day yet.")
+        first, last = days
+    _run(portal, first, last, steps, as_json)
+
+
+@main.command()
+@click.option("--portal", "name", required=True, help="Portal id, the name of its file.")
+@click.option("--from", "first", type=DAY, required=True, help="First day, YYYY-MM-DD.")
+@click.option("--to", "last", type=DAY, required=True, help="Last day, included.")
+@click.option("--step", "steps", multiple=True, help="Only this step; may be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def backfill(name: str, first: datetime, last: datetime, steps: tuple[str, ...], as_json: bool) -> None:
+    """Run a portal's Dagster job over a range of days, as one run (or runs of the portal's days_per_run)."""
+    from dialog_assets.cli.running import find_portal
+
+    _run(find_portal(_portals(), name), _day(first), _day(last), steps, as_json)
+
+
+def _run(portal: Portal, first: date, last: date, steps: Sequence[str], as_json: bool) -> None:
+    from dialog_assets.cli import instance, running, tables
+
+    running.check_request(portal, first, last, steps)
+    url = instance.prepare()
+    from dialog_assets.definitions import defs
+
+    results = running.run_days(defs, portal, first, last, steps)
+    days = asyncio.run(tables.read_days(url, [portal], first, last))
+    if as_json:
+        click.echo(json.dumps({"runs": [vars(result) for result in results], "days": tables.as_json(days)}))
+    else:
+        tables.print_days(days)
+        for result in results:
+            for error in result.errors:
+                click.echo(f"Error: {error}", err=True)
+    if not all(result.success for result in results):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--portal", "names", multiple=True, help="Portal id; all portals by default.")
+@click.option("--from", "first", type=DAY, help="First day; the portal's start by default.")
+@click.option("--to", "last", type=DAY, help="Last day, included; the last day with calls by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | None, as_json: bool) -> None:
+    """Show for every day and step how many calls are done, skipped, failed or waiting, and why."""
+    from dialog_assets.cli import tables
+    from dialog_assets.store import server
+
+    bounds = (_day(first) if first else None, _day(last) if last else None)
+    days = asyncio.run(tables.read_days(server.database_url(), _chosen(names), *bounds))
+    if as_json:
+        click.echo(json.dumps(tables.as_json(days)))
+        return
+    tables.print_days(days)
+    tables.print_reasons(days)
+
+
+@main.command()
+@click.option("--portal", "names", multiple=True, help="Portal id; all portals by default.")
+@click.option("--from", "first", type=DAY, help="First day.")
+@click.option("--to", "last", type=DAY, help="Last day, included.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def costs(names: tuple[str, ...], first: datetime | None, last: datetime | None, as_json: bool) -> None:
+    """Show what was bought, from whom, for how much, by portal, step and model."""
+    from dialog_assets.cli import tables
+    from dialog_assets.store import server
+
+    bounds = (_day(first) if first else None, _day(last) if last else None)
+    rows = asyncio.run(tables.read_costs(server.database_url(), _chosen(names), *bounds))
+    if as_json:
+        click.echo(json.dumps(rows, default=str))
+    else:
+        tables.print_costs(rows)
+
+
+@main.command()
+@click.option("--portal", "names", multiple=True, help="Portal id; all portals by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def doctor(names: tuple[str, ...], as_json: bool) -> None:
+    """Check the portal files, the database and every service that the portals need; buys nothing."""
+    from dialog_assets.cli import doctor as checks
+
+    findings = asyncio.run(checks.examine(_chosen(names)))
+    if as_json:
+        click.echo(json.dumps([vars(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.told}")
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--bitrix-port", type=int, default=0, show_default="any free one", help="Bitrix24 REST and downloads.")
+@click.option("--voicekit-port", type=int, default=0, show_default="any free one", help="VoiceKit gRPC, plaintext.")
+@click.option("--inbound-port", type=int, default=0, show_default="any free one", help="VoiceKit's storage.")
+@click.option("--s3-port", type=int, default=0, show_default="any free one", help="S3.")
+@click.option("--llm-port", type=int, default=0, show_default="any free one", help="OpenAI, Anthropic, DeepSeek.")
+@click.option("--control-port", type=int, default=0, show_default="any free one", help="Books, faults, clock.")
+@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Folder that keeps objects between lives.")
+@click.option("--latency-ms", type=float, default=0.0, show_default=True, help="Delay of every answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print addresses and credentials as one JSON line.")
+def sandbox(
+    bitrix_port: int,
+    voicekit_port: int,
+    inbound_port: int,
+    s3_port: int,
+    llm_port: int,
+    control_port: int,
+    state: Path | None,
+    latency_ms: float,
+    as_json: bool,
+) -> None:
+    """Serve the fictional outside world on loopback until stopped: Bitrix24, VoiceKit, S3 and three LLM vendors."""
+    from dialog_assets.sandbox.server import Sandbox, serve
+
+    def ready(world: Sandbox) -> None:
+        if as_json:
+            click.echo(json.dumps({"addresses": world.addresses, "environment": world.environment}))
+            sys.stdout.flush()
+            return
+        click.echo("Sandbox: a fictional world, test credentials. Stop it with Ctrl-C.\n")
+        for service, address in world.addresses.items():
+            click.echo(f"  {service:10} {address}")
+        click.echo("\nFor a .env file or your shell:\n")
+        for variable, value in world.environment.items():
+            click.echo(f"{variable}={value}")
+        click.echo(f"\nWhat it was asked, and what that would have cost: {world.addresses['control']}/books")
+
+    asyncio.run(
+        serve(
+            Sandbox(
+                bitrix_port=bitrix_port,
+                voicekit_port=voicekit_port,
+                inbound_port=inbound_port,
+                s3_port=s3_port,
+                llm_port=llm_port,
+                control_port=control_port,
+                state=state,
+                latency_ms=latency_ms,
+            ),
+            ready,
+        )
+    )
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def demo(as_json: bool) -> None:
+    """Run the whole graph on the sandbox's week and show what came of it. `make demo` does this."""
+    from dialog_assets.cli.demo import play
+
+    sys.exit(play(_portals(), as_json=as_json))
+
+
+@main.command()
+@click.option("--port", type=int, default=3000, show_default=True, help="Port of the Dagster UI.")
+def ui(port: int) -> None:
+    """Serve the Dagster UI and its daemon on the same data; with the sandbox where no portal credential is set."""
+    from dialog_assets.cli.ui import serve_ui
+
+    sys.exit(serve_ui(_portals(), port))

@@ -1,0 +1,34 @@
+"""Dagster's instance for the commands: the project's dagster.yaml over the database beside the application's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.store import server
+
+CONFIGURATION = Path("dagster.yaml")
+
+
+class NotInProject(DialogAssetsError):
+    """A command was started where the project's files are not."""
+
+
+def prepare() -> str:
+    """Find the databases and set what Dagster's own processes read; returns the application database's URL.
+
+    Sets DATABASE_URL, DAGSTER_POSTGRES_URL, DAGSTER_HOME (a folder of its own, so that Dagster's run files stay out of
+    the project's root). Raises DatabaseUnreachable, NotInProject.
+    """
+    if not CONFIGURATION.exists():
+        raise NotInProject(f"There is no dagster.yaml in {Path.cwd()}: run this command in the project's folder.")
+    url = server.database_url()
+    os.environ["DATABASE_URL"] = url
+    os.environ["DAGSTER_POSTGRES_URL"] = server.dagster_url(url)
+    home = server.data_folder() / "dagster_home"
+    home.mkdir(exist_ok=True)
+    shutil.copyfile(CONFIGURATION, home / CONFIGURATION.name)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return url

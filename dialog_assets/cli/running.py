@@ -1,0 +1,109 @@
+"""Running days of a portal: the Dagster job of definitions.py, executed in this process on the real instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from dialog_assets.assets.jobs import job_name, range_tags
+from dialog_assets.assets.steps import UPSTREAM
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.portals import Portal
+
+
+class BadRequest(DialogAssetsError):
+    """A portal, date or step that does not exist."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of one Dagster run; `errors` holds one sentence for each step that stopped."""
+
+    run_id: str
+    success: bool
+    errors: tuple[str, ...]
+
+
+def find_portal(portals: Sequence[Portal], name: str) -> Portal:
+    """The portal of that name; raises BadRequest."""
+    for portal in portals:
+        if portal.portal == name:
+            return portal
+    raise BadRequest(f"There is no portal {name!r}; known: {', '.join(portal.portal for portal in portals)}.")
+
+
+def check_request(portal: Portal, first: date, last: date, steps: Sequence[str]) -> None:
+    """Raises BadRequest for days that the portal does not have (yet), a range the wrong way round, or an unknown step."""
+    unknown = [step for step in steps if step not in UPSTREAM]
+    if unknown:
+        raise BadRequest(f"There is no step {unknown[0]!r}; the steps are: {', '.join(UPSTREAM)}.")
+    if first > last:
+        raise BadRequest(f"The range ends ({last}) before it begins ({first}).")
+    if first < portal.start_date:
+        raise BadRequest(f"{portal.portal} begins on {portal.start_date} (start_date in its file); {first} is before that.")
+    today = datetime.now(UTC).astimezone(portal.zone).date()
+    if last >= today:
+        raise BadRequest(f"{last} is not over yet in {portal.time_zone}; the last finished day is {today - timedelta(days=1)}.")
+
+
+def chunks(portal: Portal, first: date, last: date) -> list[tuple[date, date]]:
+    """The range in pieces of the portal's `days_per_run`, or whole."""
+    size = portal.days_per_run or (last - first).days + 1
+    out = []
+    while first <= last:
+        end = min(last, first + timedelta(days=size - 1))
+        out.append((first, end))
+        first = end + timedelta(days=1)
+    return out
+
+
+def run_days(
+    definitions: dg.Definitions, portal: Portal, first: date, last: date, steps: Sequence[str] = ()
+) -> list[RunResult]:
+    """Run the portal's job over the days from `first` to `last`, in this process; all nine steps unless `steps` says which.
+
+    Stops after the first run that fails. Raises BadRequest.
+    """
+    check_request(portal, first, last, steps)
+    job = definitions.get_repository_def().get_job(job_name(portal.portal))
+    results = []
+    with dg.DagsterInstance.get() as instance:
+        for start, end in chunks(portal, first, last):
+            results.append(_run(job, instance, portal, start, end, steps))
+            if not results[-1].success:
+                break
+    return results
+
+
+def _run(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, portal: Portal, first: date, last: date, steps: Sequence[str]
+) -> RunResult:
+    one_day: dict[str, Any] = {"partition_key": first.isoformat()} if first == last else {}
+    tags = {} if first == last else range_tags(first, last)
+    result = job.execute_in_process(
+        instance=instance,
+        tags={"portal": portal.portal, **tags},
+        asset_selection=[dg.AssetKey([portal.portal, step]) for step in steps] or None,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+        **one_day,
+    )
+    return RunResult(result.run_id, result.success, tuple(_errors(result)))
+
+
+def _errors(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What stopped each step: the sentence of a dg.Failure, else the innermost error."""
+    errors = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            error = data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            told = data.user_failure_data.description if data.user_failure_data else None
+            errors.append(told or (error.message.strip() if error else "unknown error"))
+    return errors

@@ -1,0 +1,177 @@
+"""What the commands show on a terminal, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from dialog_assets.assets import figures
+from dialog_assets.assets.figures import STATES, Figures
+from dialog_assets.assets.steps import UPSTREAM
+from dialog_assets.portals import Portal
+from dialog_assets.store import calls, dialogs, ledger
+from dialog_assets.store.pool import open_pool
+
+Days = dict[str, dict[date, dict[str, Figures]]]
+"""portal → day → step → figures."""
+
+TITLES = {
+    "calls": "calls",
+    "audio_files": "archived",
+    "transcripts": "recognised",
+    "fixed_dialogs": "corrected",
+    "classifications": "classified",
+    "criteria_scores": "scored",
+    "entity_summaries": "summarised",
+}
+
+ROLES = {"operator": "Оператор", "client": "Клиент", "speaker": "Голос"}
+
+
+def console() -> Console:
+    """The terminal; wide enough for the tables where it is not one."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=140)
+
+
+async def read_days(url: str, portals: Sequence[Portal], first: date | None, last: date | None) -> Days:
+    """The figures of all steps on the days asked; without bounds, on the days from the first to the last call."""
+    days: Days = {}
+    async with open_pool(url, size=2) as pool, pool.connection() as connection:
+        for portal in portals:
+            known = await calls.days(connection, portal.portal)
+            start, end = first or (known and known[0]), last or (known and known[1])
+            days[portal.portal] = {}
+            if not start or not end:
+                continue
+            for step in UPSTREAM:
+                for day, found in (await figures.read(connection, portal.portal, step, start, end)).items():
+                    days[portal.portal].setdefault(day, {})[step] = found
+    return days
+
+
+async def read_costs(url: str, portals: Sequence[Portal], first: date | None, last: date | None) -> list[dict[str, Any]]:
+    """Rows of what was bought."""
+    async with open_pool(url, size=2) as pool, pool.connection() as connection:
+        return await ledger.costs(connection, [portal.portal for portal in portals], first, last)
+
+
+def as_json(days: Days) -> list[dict[str, Any]]:
+    """One object for each portal, day and step."""
+    return [
+        {
+            "portal": portal,
+            "day": day.isoformat(),
+            "step": step,
+            "calls": found.calls,
+            **{state: found.states[state] for state in STATES},
+            "reasons": [{"state": state, "reason": reason, "calls": n} for (state, reason), n in found.reasons.items()],
+            "cost_rub": str(found.cost_rub),
+        }
+        for portal, by_day in days.items()
+        for day, by_step in by_day.items()
+        for step, found in by_step.items()
+    ]
+
+
+def print_days(days: Days) -> None:
+    """A row per portal and day: how many calls each step has done, what the day left open, and its cost."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("portal")
+    table.add_column("day")
+    for title in TITLES.values():
+        table.add_column(title, justify="right")
+    table.add_column("skipped", justify="right")
+    table.add_column("failed", justify="right")
+    table.add_column("waiting", justify="right")
+    table.add_column("cost, RUB", justify="right")
+    for portal, by_day in days.items():
+        for day, by_step in by_day.items():
+            end = by_step["criteria_scores"]
+            failed = sum(found.states["failed"] for found in by_step.values())
+            table.add_row(
+                portal,
+                day.isoformat(),
+                *(str(by_step[step].states["done"]) for step in TITLES),
+                str(end.states["skipped"]),
+                f"[red]{failed}[/red]" if failed else "0",
+                str(end.states["waiting"]),
+                f"{sum((found.cost_rub for found in by_step.values()), Decimal(0)):.4f}",
+            )
+        table.add_section()
+    console().print(table)
+
+
+def print_reasons(days: Days) -> None:
+    """Why calls were skipped, failed or are waiting: the step where that happened first, and how many."""
+    out = console()
+    for portal, by_day in days.items():
+        for step in UPSTREAM:
+            total = figures.total(by_step[step] for by_step in by_day.values())
+            own = {key: n for key, n in total.reasons.items() if not _inherited(key, step, by_day)}
+            for (state, reason), calls_there in sorted(own.items()):
+                out.print(f"{portal}/{step}: {calls_there} {state}: {reason}")
+
+
+def _inherited(key: tuple[str, str], step: str, by_day: dict[date, dict[str, Figures]]) -> bool:
+    """Whether the upstream step has the same reason, or this step only waits for its failed calls."""
+    state, reason = key
+    if not UPSTREAM[step]:
+        return False
+    upstream = UPSTREAM[step][0]
+    if reason in (f"{name}_failed" for name in UPSTREAM):
+        return True
+    return any((state, reason) in by_step[upstream].reasons for by_step in by_day.values())
+
+
+def print_costs(rows: Sequence[dict[str, Any]]) -> None:
+    """A row per portal, step and model, and the sum."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    total = sum((row["cost_rub"] for row in rows), Decimal(0))
+    table.add_column("portal", "all")
+    table.add_column("step")
+    table.add_column("vendor")
+    table.add_column("model")
+    for title in ("requests", "tries", "tokens in", "tokens out", "audio, s"):
+        table.add_column(title, justify="right")
+    table.add_column("cost, RUB", f"{total:.4f}", justify="right")
+    for row in rows:
+        table.add_row(
+            row["portal"],
+            row["step"],
+            row["vendor"],
+            row["model"],
+            *(str(row[name]) for name in ("requests", "attempts")),
+            *("" if row[name] is None else f"{row[name]:.0f}" for name in ("tokens_in", "tokens_out", "audio_seconds")),
+            f"{row['cost_rub']:.4f}",
+        )
+    console().print(table)
+
+
+async def print_example(url: str, portal: str) -> None:
+    """The scored call of the portal with the most criteria: dialog, categories, scores with quotes, the summary."""
+    out = console()
+    async with open_pool(url, size=2) as pool, pool.connection() as connection:
+        call = await dialogs.example(connection, portal)
+    if call is None:
+        out.print("No call is scored yet.")
+        return
+    out.print(f"{portal} call {call['call_id']}, {call['started_at']:%Y-%m-%d %H:%M}, {call['direction']}, ", end="")
+    out.print(f"{call['duration_s']} s, with {call['entity_title'] or 'nobody in the CRM'}; {call['cost_rub']:.4f} RUB\n")
+    for turn in call["turns"]:
+        seconds = turn["start_ms"] // 1000
+        out.print(f"  {seconds // 60}:{seconds % 60:02d}  {ROLES[turn['role']]:9} {turn['text']}", markup=False)
+    out.print(f"\n  Corrected lines: {len(call['edits'])}. Categories: {', '.join(call['categories'])}.\n")
+    for score in call["scores"]:
+        mark = "—" if score["score"] is None else f"{score['score']}/{score['scale_max']}"
+        out.print(f"  {mark:>6}  {score['title']}: {score['text']}", markup=False)
+        for quote in score["quotes"][:1]:
+            out.print(f"          «{quote['text']}» ({quote['line']}, {quote['start_ms'] / 1000:.0f} s)", markup=False)
+    if call["summary"]:
+        out.print(f"\n  Summary of {call['entity_title']}:\n  {call['summary']}", markup=False)

@@ -1,0 +1,332 @@
+"""The portals as configured: one YAML file each, read into pydantic models.
+
+Here: the shape of a portal file, and errors that name file, line, path and what was expected, all of them at once.
+Not here: credentials (a file holds only the names of environment variables), network, database, Dagster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from dialog_assets.errors import DialogAssetsError
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Vendor = Literal["openai", "anthropic", "deepseek"]
+
+VENDOR_API_KEYS: dict[Vendor, str] = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+}
+
+
+class PortalsError(DialogAssetsError):
+    """Portal files that cannot be used; `mistakes` holds one sentence a mistake."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bitrix24Settings(_Model):
+    """How the portal's REST is reached, and what its tariff allows."""
+
+    webhook: EnvName = Field(description="environment variable that holds the inbound webhook URL")
+    bucket_size: int = Field(50, ge=1, description="requests above which the portal answers 503 (Enterprise: 250)")
+    drain_per_second: float = Field(2.0, gt=0, description="requests that leave the bucket a second (Enterprise: 5)")
+    downloads: int = Field(8, ge=1, le=32, description="recordings downloaded at once")
+
+
+class Channels(_Model):
+    """Which channel of a stereo recording is the operator; the other one is the client."""
+
+    operator: Literal[0, 1]
+
+
+class SpeechSettings(_Model):
+    """How the portal's recordings are recognised."""
+
+    concurrency: int = Field(50, ge=1, le=50, description="recordings at VoiceKit at once (the account's quota is 50)")
+    vocabulary: tuple[Text, ...] = ()
+    rub_per_minute: Decimal = Field(Decimal("0.18"), ge=0, description="price of deferred recognition, roubles a minute")
+    patience_hours: float = Field(1.0, gt=0, description="how long one run waits for recognition")
+
+
+class ModelChoice(_Model):
+    """The model that does one step of analysis."""
+
+    vendor: Vendor
+    model: Text
+    api_key: EnvName | None = Field(None, description="environment variable that holds the key; default by vendor")
+    max_output_tokens: int = Field(4000, ge=100)
+
+    @property
+    def api_key_env(self) -> str:
+        """Name of the environment variable that holds this model's key."""
+        return self.api_key or VENDOR_API_KEYS[self.vendor]
+
+
+class LLMSettings(_Model):
+    """Models by step, and how their bills become roubles."""
+
+    rub_per_usd: Decimal = Field(gt=0)
+    concurrency: int = Field(8, ge=1, le=200, description="LLM requests of one step at once")
+    correction: ModelChoice
+    classification: ModelChoice
+    criteria: ModelChoice
+    summary: ModelChoice
+    criteria_per_request: int = Field(6, ge=1, le=50)
+
+    def roubles(self, cost_usd: Decimal) -> Decimal:
+        """Dollars in roubles, to six places."""
+        return (cost_usd * self.rub_per_usd).quantize(Decimal("0.000001"))
+
+    def shares(self, cost_usd: Decimal, parts: int) -> list[Decimal]:
+        """The cost of one request in roubles, split over the results that it gave; the shares add up to the whole."""
+        if parts == 0:
+            return []
+        whole = self.roubles(cost_usd)
+        share = (whole / parts).quantize(Decimal("0.000001"))
+        return [whole - share * (parts - 1), *[share] * (parts - 1)]
+
+
+class Category(_Model):
+    """A kind of dialog; a dialog may have several."""
+
+    name: Slug
+    title: Text
+    description: Text
+    criteria: tuple[Slug, ...]
+
+    @property
+    def version(self) -> str:
+        """Changes with the text that the classifier sees."""
+        return _version(self.title, self.description)
+
+
+class Scale(_Model):
+    """Whole-number scores from `min` to `max`, both included."""
+
+    min: int = 0
+    max: int = 10
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min >= self.max:
+            raise ValueError(f"min {self.min} must be below max {self.max}")
+        return self
+
+
+class Criterion(_Model):
+    """One question to a dialog, answered with a score and a text."""
+
+    name: Slug
+    title: Text
+    text: Text
+    scale: Scale = Scale()
+    include_in_entity_description: bool = False
+
+    @property
+    def label(self) -> str:
+        """name@version: this very wording."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def version(self) -> str:
+        """A changed text or scale is a new version; the flag only chooses what a summary uses."""
+        return _version(self.title, self.text, str(self.scale.min), str(self.scale.max))
+
+
+class Portal(_Model):
+    """One Bitrix24 portal: everything the nine assets need to know about it."""
+
+    portal: Slug
+    title: Text
+    domain: Text
+    time_zone: str
+    start_date: date
+    nightly_at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "03:15"
+    trailing_days: int = Field(3, ge=0, le=31, description="days before yesterday that each night reads again")
+    days_per_run: int | None = Field(None, ge=1, description="a backfill's days per run; empty: the whole range in one")
+    bitrix24: Bitrix24Settings
+    channels: Channels
+    speech: SpeechSettings = SpeechSettings()
+    llm: LLMSettings
+    summary_max_characters: int = Field(1500, ge=200, le=20000)
+    categories: tuple[Category, ...] = Field(min_length=1)
+    criteria: tuple[Criterion, ...] = Field(min_length=1)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no IANA time zone such as Europe/Moscow") from error
+        return value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        for kind, names in (
+            ("categories", [c.name for c in self.categories]),
+            ("criteria", [c.name for c in self.criteria]),
+        ):
+            doubles = sorted({name for name in names if names.count(name) > 1})
+            if doubles:
+                raise ValueError(f"{kind} has the name {', '.join(doubles)} more than once")
+        known = {criterion.name for criterion in self.criteria}
+        for category in self.categories:
+            missing = [name for name in category.criteria if name not in known]
+            if missing:
+                raise ValueError(f"category {category.name} selects unknown criteria: {', '.join(missing)}")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The portal's time zone."""
+        return ZoneInfo(self.time_zone)
+
+    def criteria_of(self, categories: Iterable[str]) -> list[Criterion]:
+        """The criteria that the named categories select, each once, in the file's order."""
+        wanted = {name for category in self.categories if category.name in set(categories) for name in category.criteria}
+        return [criterion for criterion in self.criteria if criterion.name in wanted]
+
+
+def _version(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
+
+
+def portals_folder() -> Path:
+    """Where the portal files are: DIALOG_ASSETS_PORTALS, by default `portals` in the working directory."""
+    return Path(os.environ.get("DIALOG_ASSETS_PORTALS") or "portals")
+
+
+def load_portals(folder: Path) -> list[Portal]:
+    """Read every `*.yaml` of `folder`, sorted by portal id.
+
+    Raises PortalsError with every mistake of every file: file, line, path, what was expected.
+    """
+    if not folder.is_dir():
+        raise PortalsError([f"{folder}: no such folder; set DIALOG_ASSETS_PORTALS to the folder of the portal files"])
+    mistakes: list[str] = []
+    portals: list[Portal] = []
+    for path in sorted(folder.glob("*.yaml")):
+        portal, problems = read_portal(path)
+        mistakes += problems
+        if portal is not None:
+            portals.append(portal)
+    if mistakes:
+        raise PortalsError(mistakes)
+    if not portals:
+        raise PortalsError([f"{folder}: holds no portal file (*.yaml); copy one from the documentation"])
+    return sorted(portals, key=lambda portal: portal.portal)
+
+
+def read_portal(path: Path) -> tuple[Portal | None, list[str]]:
+    """Read one portal file: the portal, or None and one sentence a mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        return None, [_unreadable(path, error)]
+    if not isinstance(data, dict):
+        return None, [f"{path.name}: expected a mapping of settings, found {type(data).__name__}"]
+    mistakes = [f"{path.name}:{line}: key {key} is given twice" for key, line in _double_keys(node)]
+    try:
+        portal = Portal.model_validate(data)
+    except ValidationError as error:
+        mistakes += [
+            f"{path.name}:{_line(node, problem['loc'])}: {_dotted(problem['loc'])}{_expected(dict(problem))}"
+            for problem in error.errors(include_url=False)
+        ]
+        return None, mistakes
+    if portal.portal != path.stem:
+        line = _line(node, ("portal",))
+        mistakes.append(f"{path.name}:{line}: portal is {portal.portal!r}, expected the file's name {path.stem!r}")
+    return (None, mistakes) if mistakes else (portal, [])
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{path.name}:{error.problem_mark.line + 1}: not valid YAML: {error.problem}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path.name}: not UTF-8 text: save the file in UTF-8"
+    return f"{path.name}: cannot be read: {error}"
+
+
+def _double_keys(node: yaml.Node | None) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                found.append((str(key.value), key.start_mark.line + 1))
+            seen.add(key.value)
+            found += _double_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            found += _double_keys(value)
+    return found
+
+
+def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
+    """Line of the deepest node of `loc` that the file has."""
+    line = 1 if node is None else node.start_mark.line + 1
+    for step in loc:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
+    return f"{text}: " if text else ""
+
+
+_PATTERNS = {
+    r"^[a-z][a-z0-9_]{0,30}$": "expected lower-case Latin letters, digits and _, at most 31, starting with a letter",
+    r"^[A-Z][A-Z0-9_]*$": "expected the NAME of an environment variable (never the secret itself)",
+    r"^([01]\d|2[0-3]):[0-5]\d$": "expected a time such as 03:15, in quotes",
+}
+
+
+def _expected(problem: dict[str, Any]) -> str:
+    """Pydantic's message in the words of someone who edits YAML; the given value is not repeated where it may be secret."""
+    kind = problem["type"]
+    if kind == "missing":
+        return "required, but missing"
+    if kind == "extra_forbidden":
+        return "unknown setting; check its spelling"
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS.get(problem["ctx"]["pattern"], str(problem["msg"]))
+    message = re.sub(r"^Value error, ", "", problem["msg"])
+    shown = problem.get("input")
+    if kind != "value_error" and isinstance(shown, str | int | float | bool):
+        return f"{message[0].lower()}{message[1:]}, found {str(shown)[:40]!r}"
+    return message

@@ -1,0 +1,33 @@
+"""VoiceKit as a Dagster resource."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import dagster as dg
+
+from dialog_assets.resources.environment import required
+from dialog_assets.speech.port import Recogniser
+
+ENDPOINT = "api.tinkoff.ai:443"
+STORAGE_URL = "https://s3.api.tinkoff.ai"
+
+
+class VoiceKitResource(dg.ConfigurableResource[None]):
+    """Opens the recogniser; VOICEKIT_ENDPOINT and VOICEKIT_STORAGE_URL are set for another address than the vendor's."""
+
+    @asynccontextmanager
+    async def recogniser(self) -> AsyncIterator[Recogniser]:
+        """A recogniser for the length of one step. Raises MissingCredential."""
+        # grpc is wanted only where speech is recognised, and takes long to import.
+        from dialog_assets.speech.voicekit import VoiceKit
+
+        async with VoiceKit(
+            endpoint=os.environ.get("VOICEKIT_ENDPOINT") or ENDPOINT,
+            api_key=required("VOICEKIT_API_KEY", "the API key of T-Bank VoiceKit"),
+            secret_key=required("VOICEKIT_SECRET_KEY", "the secret key of T-Bank VoiceKit"),
+            storage_url=os.environ.get("VOICEKIT_STORAGE_URL") or STORAGE_URL,
+        ) as voicekit:
+            yield voicekit

@@ -1,0 +1,109 @@
+"""How PHP reads parameters and writes JSON: bracket names, casts, arrays that are lists and maps at once.
+
+Here: conversions without any knowledge of Bitrix24's methods. Not here: HTTP, portals.
+Source: facts/bitrix24.md 1.1 (bodies, casts) and 1.2 (shapes).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl
+
+_NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)")
+
+
+def parse_query(text: str) -> dict[str, Any]:
+    """Read an urlencoded string with PHP brackets: `a[b][0]=c` becomes `{"a": {"b": ["c"]}}`; values stay strings."""
+    tree: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True, errors="replace"):
+        head, bracket, rest = name.partition("[")
+        if not head:
+            continue
+        closed = bracket and "]" in rest
+        path = [re.sub(r"[ .\[]", "_", head if closed else name)]
+        if closed:
+            path += re.findall(r"\[([^\]]*)\]", bracket + rest)
+        _put(tree, path, value)
+    return {key: shape(value) for key, value in tree.items()}
+
+
+def _put(node: dict[str, Any], path: list[str], value: str) -> None:
+    for step, key in enumerate(path):
+        name = key if key or step == 0 else str(_next_index(node))
+        if step == len(path) - 1:
+            node[name] = value
+            return
+        child = node.get(name)
+        if not isinstance(child, dict):
+            child = node[name] = {}
+        node = child
+
+
+def _next_index(node: dict[str, Any]) -> int:
+    return max((int(key) for key in node if key.isdigit()), default=-1) + 1
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Parameters of a JSON body; a broken or scalar one has none (facts 1.1)."""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return {}
+    return {key: shape(value) for key, value in as_map(data).items()}
+
+
+def shape(value: Any) -> Any:
+    """The JSON form of a PHP array: an empty map or one with keys 0..n-1 becomes a list, at every depth."""
+    if isinstance(value, dict):
+        items = {str(key): shape(item) for key, item in value.items()}
+        return list(items.values()) if list(items) == [str(index) for index in range(len(items))] else items
+    if isinstance(value, list):
+        return [shape(item) for item in value]
+    return value
+
+
+def section(values: dict[str, Any]) -> dict[str, Any] | list[Any]:
+    """The outermost level of `shape` only, for maps of rows that must stay as they are."""
+    return list(values.values()) if list(values) == [str(index) for index in range(len(values))] else values
+
+
+def as_map(value: Any) -> dict[str, Any]:
+    """A PHP array as a map by key; anything else is empty."""
+    if isinstance(value, dict):
+        return value
+    return {str(index): item for index, item in enumerate(value)} if isinstance(value, list) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """The values of a PHP array; a scalar is a list of itself, null of nothing."""
+    if isinstance(value, dict | list):
+        return list(as_map(value).values())
+    return [] if value is None else [value]
+
+
+def to_number(value: Any) -> Decimal:
+    """PHP's numeric cast: leading digits of a text, 1 for an array with something in it, else 0."""
+    if isinstance(value, dict | list):
+        return Decimal(bool(value))
+    if isinstance(value, bool | int):
+        return Decimal(int(value))
+    found = _NUMBER.match(str(value))
+    return Decimal(found.group(1)) if found else Decimal(0)
+
+
+def to_int(value: Any) -> int:
+    """PHP's `(int)`."""
+    return int(to_number(value))
+
+
+def is_on(value: Any) -> bool:
+    """PHP's truth: everything but null, false, 0, "0", "" and an empty array (facts 2.3, `halt`)."""
+    return value not in (None, False, 0, "0", "", [], {})
+
+
+def encode(payload: Any) -> bytes:
+    r"""JSON as PHP writes it: UTF-8 text with `/` as `\/`."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/").encode()

@@ -1,0 +1,316 @@
+"""The whole outside world on loopback: every service of the sandbox in one event loop (S3 in a thread beside it).
+
+Here: starting, stopping, addresses, the environment that points clients here, and state between two lives.
+Not here: what each service answers. Books are never kept: they tell of one life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import uvicorn
+
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.sandbox.books import Books
+from dialog_assets.sandbox.clock import Clock
+from dialog_assets.sandbox.control import control_app
+from dialog_assets.sandbox.faults import Faults
+from dialog_assets.sandbox.inbound import InboundStorage
+from dialog_assets.sandbox.s3 import REGION, S3Server
+from dialog_assets.sandbox.state import load_objects, read_json, save_objects, write_json
+
+if TYPE_CHECKING:
+    from dialog_assets.sandbox.voicekit import Behaviour, VoiceKitServer
+    from dialog_assets.sandbox.world.model import World
+
+# A slash and a plus are in the real keys' alphabet, and have broken clients.
+VOICEKIT_API_KEY = "sandbox/voicekit+api/key"
+VOICEKIT_SECRET_KEY = "c2FuZGJveCB2b2ljZWtpdCBzZWNyZXQsIG5vdCByZWFs+/8="
+OPENAI_API_KEY = "sandbox-openai-key"
+ANTHROPIC_API_KEY = "sandbox-anthropic-key"
+DEEPSEEK_API_KEY = "sandbox-deepseek-key"
+AWS_ACCESS_KEY_ID = "sandbox-aws-key-id"
+AWS_SECRET_ACCESS_KEY = "sandbox-aws-secret"
+
+
+class PortInUseError(DialogAssetsError):
+    """A port that the sandbox was told to use cannot be had; `port` and `service` say which."""
+
+    def __init__(self, service: str, host: str, port: int, error: OSError) -> None:
+        self.service = service
+        self.port = port
+        taken = error.errno == errno.EADDRINUSE
+        what = "is taken" if taken else "cannot be used"
+        why = "stop what listens there, or choose another port" if taken else (error.strerror or "refused")
+        super().__init__(f"port {port} for {service} {what} on {host}: {why}")
+
+
+class _Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say when the sockets listen."""
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: several servers share the loop, and `serve` listens for all."""
+        yield
+
+
+class Sandbox:
+    """All services; `async with Sandbox() as sandbox` has them up. A port of 0 means any free one.
+
+    `world`: the fictional world, by default the package's. `state`: a folder whose objects and operations are there at the
+    start, and are saved at an orderly end. `latency_ms` delays the answers of Bitrix24, VoiceKit and the LLM vendors.
+    `addresses` (by service) and `environment` (names as clients read them) are filled once it is up.
+    Raises PortInUseError, StateError.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        bitrix_port: int = 0,
+        voicekit_port: int = 0,
+        inbound_port: int = 0,
+        s3_port: int = 0,
+        llm_port: int = 0,
+        control_port: int = 0,
+        state: Path | None = None,
+        latency_ms: float = 0,
+        world: World | None = None,
+        voicekit: Behaviour | None = None,
+        bucket_size: int = 50,
+        drain_per_second: float = 2.0,
+    ) -> None:
+        self.books = Books()
+        self.faults = Faults()
+        self.clock = Clock()
+        self.addresses: dict[str, str] = {}
+        self.environment: dict[str, str] = {}
+        self.inbound = InboundStorage(VOICEKIT_API_KEY, self.books, self.faults, secret_key=VOICEKIT_SECRET_KEY)
+        self.s3 = S3Server()
+        self._host = host
+        self._ports = {
+            "bitrix24": bitrix_port,
+            "voicekit": voicekit_port,
+            "inbound": inbound_port,
+            "s3": s3_port,
+            "llm": llm_port,
+            "control": control_port,
+        }
+        self._state = state
+        self._latency_ms = latency_ms
+        self._world = world
+        self._behaviour = voicekit
+        self._bucket = (bucket_size, drain_per_second)
+        self._voicekit: VoiceKitServer | None = None
+        self._servers: list[tuple[_Uvicorn, asyncio.Task[None]]] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            await asyncio.to_thread(self.s3.release)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+        try:
+            if self._state is not None:
+                await asyncio.to_thread(self._save, self._state)
+        finally:
+            await asyncio.to_thread(self.s3.release)
+
+    @property
+    def world(self) -> World:
+        """The world that is served; known once the sandbox is up."""
+        if self._world is None:
+            raise RuntimeError("the sandbox is not up yet")
+        return self._world
+
+    @property
+    def voicekit(self) -> VoiceKitServer:
+        """The VoiceKit service; known once the sandbox is up."""
+        if self._voicekit is None:
+            raise RuntimeError("the sandbox is not up yet")
+        return self._voicekit
+
+    async def reset(self) -> None:
+        """Bring VoiceKit's operations, inbound and archived objects back to nothing."""
+        self.voicekit.operations.reset()
+        self.inbound.reset()
+        await asyncio.to_thread(self.s3.reset)
+
+    async def _start(self) -> None:
+        sockets = {name: self._claim(name, port) for name, port in self._ports.items()}
+        try:
+            # gRPC and moto bind by themselves: what was claimed for them was only a test of the port.
+            for name in ("voicekit", "s3"):
+                sockets.pop(name).close()
+            starting = asyncio.create_task(asyncio.to_thread(self.s3.start, self._host, self._ports["s3"]))
+            try:
+                apps = await self._build()
+            finally:
+                ports = {"s3": await starting}
+            try:
+                ports["voicekit"] = await self.voicekit.start(self._ports["voicekit"], self._host)
+            except OSError as error:
+                raise PortInUseError("voicekit", self._host, self._ports["voicekit"], error) from error
+            if self._state is not None:
+                await self._restore(self._state)
+            for name in list(sockets):
+                ports[name] = sockets[name].getsockname()[1]
+                self._launch(apps[name], sockets.pop(name))
+        finally:
+            for claimed in sockets.values():
+                claimed.close()
+        self._announce(ports)
+        for server, task in self._servers:
+            await asyncio.wait({task, up := asyncio.create_task(server.up.wait())}, return_when="FIRST_COMPLETED")
+            up.cancel()
+            if task.done():
+                await task
+
+    async def _build(self) -> dict[str, Any]:
+        """The ASGI apps by service; imports in a thread, so that they run beside moto's."""
+        names = ("world", "voicekit", "bitrix24", "llm")
+        modules: dict[str, Any] = {}
+        for name in names:
+            modules[name] = await asyncio.to_thread(importlib.import_module, f"dialog_assets.sandbox.{name}")
+        if self._world is None:
+            self._world = await asyncio.to_thread(modules["world"].load_world)
+        shared = (self.books, self.faults)
+        self._voicekit = modules["voicekit"].VoiceKitServer(
+            self._world,
+            self.inbound,
+            *shared,
+            self.clock,
+            VOICEKIT_API_KEY,
+            VOICEKIT_SECRET_KEY,
+            behaviour=self._behaviour,
+            latency_ms=self._latency_ms,
+        )
+        bitrix24 = modules["bitrix24"].Bitrix24Server(
+            self._world,
+            *shared,
+            self.clock,
+            bucket_size=self._bucket[0],
+            drain_per_second=self._bucket[1],
+            latency_ms=self._latency_ms,
+        )
+        llm = modules["llm"].LLMServer(
+            self._world,
+            *shared,
+            openai_key=OPENAI_API_KEY,
+            anthropic_key=ANTHROPIC_API_KEY,
+            deepseek_key=DEEPSEEK_API_KEY,
+            latency_ms=self._latency_ms,
+        )
+        control = control_app(*shared, self.clock, self.addresses, self.reset)
+        return {"bitrix24": bitrix24.app, "llm": llm.app, "inbound": self.inbound.app, "control": control}
+
+    def _claim(self, name: str, port: int) -> socket.socket:
+        claimed = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            claimed.bind((self._host, port))
+        except OSError as error:
+            claimed.close()
+            raise PortInUseError(name, self._host, port, error) from error
+        return claimed
+
+    def _launch(self, app: Any, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+        )
+        server = _Uvicorn(config)
+        self._servers.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
+
+    def _announce(self, ports: dict[str, int]) -> None:
+        web = {name: f"http://{self._host}:{port}" for name, port in ports.items()}
+        self.addresses.update(web | {"voicekit": f"{self._host}:{ports['voicekit']}"})
+        self.environment.update(
+            {
+                portal.webhook_env: f"{web['bitrix24']}/rest/{portal.webhook_user}/{portal.webhook_secret}/"
+                for portal in self.world.portals.values()
+            }
+        )
+        self.environment.update(
+            {
+                "VOICEKIT_ENDPOINT": self.addresses["voicekit"],
+                "VOICEKIT_API_KEY": VOICEKIT_API_KEY,
+                "VOICEKIT_SECRET_KEY": VOICEKIT_SECRET_KEY,
+                "VOICEKIT_STORAGE_URL": web["inbound"],
+                "AWS_ENDPOINT_URL_S3": web["s3"],
+                "S3_BUCKET": self.s3.bucket,
+                "AWS_ACCESS_KEY_ID": AWS_ACCESS_KEY_ID,
+                "AWS_SECRET_ACCESS_KEY": AWS_SECRET_ACCESS_KEY,
+                "AWS_DEFAULT_REGION": REGION,
+                "OPENAI_API_KEY": OPENAI_API_KEY,
+                "OPENAI_BASE_URL": f"{web['llm']}/openai/v1",
+                "ANTHROPIC_API_KEY": ANTHROPIC_API_KEY,
+                "ANTHROPIC_BASE_URL": f"{web['llm']}/anthropic",
+                "DEEPSEEK_API_KEY": DEEPSEEK_API_KEY,
+                "DEEPSEEK_BASE_URL": f"{web['llm']}/deepseek",
+            }
+        )
+
+    async def _stop(self) -> None:
+        for server, _ in self._servers:
+            server.should_exit = True
+        halts = [task for _, task in self._servers]
+        if self._voicekit is not None:
+            halts.append(asyncio.create_task(self._voicekit.stop()))
+        halts.append(asyncio.create_task(asyncio.to_thread(self.s3.stop)))
+        self._servers = []
+        await asyncio.gather(*halts)
+
+    async def _restore(self, folder: Path) -> None:
+        self.voicekit.operations.load(read_json(folder / "voicekit.json"))
+        for name, data, _ in await asyncio.to_thread(lambda: list(load_objects(folder / "inbound"))):
+            self.inbound.store(name, data)
+        await asyncio.to_thread(self.s3.restore, folder / "s3")
+
+    def _save(self, folder: Path) -> None:
+        write_json(folder / "voicekit.json", self.voicekit.operations.dump())
+        save_objects(folder / "inbound", ((name, data, {}) for name, data in self.inbound.objects.items()))
+        self.s3.save(folder / "s3")
+
+
+async def serve(sandbox: Sandbox, ready: Callable[[Sandbox], None]) -> None:
+    """Run `sandbox` until SIGINT or SIGTERM, then stop it, within 2 s; `ready` is called once, when it is up."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda *_: loop.call_soon_threadsafe(stop.set)) for one in handled}
+    try:
+        async with sandbox:
+            ready(sandbox)
+            await stop.wait()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

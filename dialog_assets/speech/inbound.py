@@ -1,0 +1,145 @@
+"""VoiceKit's own storage, from which it reads what it recognises by URI (facts/voicekit.md section 3).
+
+S3-compatible, write and head only: no download, no delete; files stay at most five days. boto3 blocks, so every request
+goes through a worker thread. Not here: the archive of recordings, which is another storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dialog_assets.speech.errors import RecogniserBusy, RecogniserRefused, RecogniserUnavailable, RecordingRejected
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET = "inbound"
+URI_PREFIX = "storage://s3.api.tinkoff.ai/inbound/"
+"""The one documented form; it does not follow the address of the storage."""
+
+REUSE_FOR = timedelta(days=4)
+"""Files stay five days and recognition may take one, so an older file is sent again."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_CREDENTIAL_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"})
+
+
+class Inbound:
+    """The bucket `inbound` at `storage_url`, signed with the API key and the secret key as text.
+
+    `attempts` bounds the tries of one request, waits between them included by boto3's standard mode.
+    """
+
+    def __init__(self, storage_url: str, api_key: str, secret_key: str, *, attempts: int = 4) -> None:
+        self._url = storage_url.rstrip("/")
+        self._keys = api_key.strip(), secret_key.strip()
+        self._attempts = attempts
+        self._client: S3Client | None = None
+        self._opening = asyncio.Lock()
+
+    async def upload(self, path: Path, object_name: str) -> str:
+        """Send the file unless the storage has it, and return its URI.
+
+        The storage has it if an object of that name and size is young enough to be read by an operation that starts
+        now. Raises RecogniserRefused, RecogniserBusy, RecogniserUnavailable, RecordingRejected; ValueError for a name
+        that is not plain ASCII, because the URI holds it unescaped.
+        """
+        if not _NAME.fullmatch(object_name):
+            raise ValueError("an object name in the recogniser's storage holds ASCII letters, digits and . _ - / only")
+        client = await self._open()
+        failure = await asyncio.to_thread(_send, client, path, object_name)
+        if failure is not None:
+            raise _translated(failure)
+        return URI_PREFIX + object_name
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close)
+            self._client = None
+
+    async def _open(self) -> S3Client:
+        async with self._opening:
+            if self._client is None:
+                self._client = await asyncio.to_thread(self._connect)
+            return self._client
+
+    def _connect(self) -> S3Client:
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            connect_timeout=10,
+            read_timeout=60,
+            max_pool_connections=32,
+            retries={"total_max_attempts": self._attempts, "mode": "standard"},
+        )
+        try:
+            return boto3.session.Session().client(
+                "s3",
+                endpoint_url=self._url,
+                region_name="us-east-1",
+                aws_access_key_id=self._keys[0],
+                aws_secret_access_key=self._keys[1],
+                config=config,
+            )
+        except (ValueError, BotoCoreError) as error:
+            raise RecogniserRefused(
+                f"the recogniser's storage cannot be set up ({type(error).__name__}): check VOICEKIT_STORAGE_URL"
+            ) from None
+
+
+def _send(client: S3Client, path: Path, name: str) -> ClientError | BotoCoreError | None:
+    """What went wrong, or None. Returned, not raised, so that the typed error does not carry boto3's text along."""
+    try:
+        if not _is_there(client, name, path.stat().st_size):
+            with path.open("rb") as file:
+                client.put_object(Bucket=BUCKET, Key=name, Body=file)
+    except (ClientError, BotoCoreError) as error:
+        return error
+    return None
+
+
+def _is_there(client: S3Client, name: str, size: int) -> bool:
+    try:
+        head = client.head_object(Bucket=BUCKET, Key=name)
+    except ClientError as error:
+        if _status(error) == 404:
+            return False
+        raise
+    return head["ContentLength"] == size and datetime.now(UTC) - head["LastModified"] < REUSE_FOR
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _translated(error: ClientError | BotoCoreError) -> Exception:
+    if not isinstance(error, ClientError):
+        return RecogniserUnavailable(
+            f"the recogniser's storage does not answer ({type(error).__name__}): check VOICEKIT_STORAGE_URL and the network"
+        )
+    status, code = _status(error), str(error.response.get("Error", {}).get("Code", ""))
+    what = f"HTTP {status}{'' if code == str(status) else f' {code}'}"
+    if status in (401, 403) or code in _CREDENTIAL_CODES:
+        return RecogniserRefused(
+            f"the recogniser's storage refuses the credential ({what}): check VOICEKIT_API_KEY and VOICEKIT_SECRET_KEY"
+        )
+    if status in (404, 405, 501) or code == "NoSuchBucket":
+        return RecogniserRefused(
+            f"the recogniser's storage has no bucket {BUCKET} ({what}): check VOICEKIT_STORAGE_URL"
+        )
+    if status in (429, 503):
+        return RecogniserBusy(f"the recogniser's storage is overloaded ({what}): try again later")
+    if status >= 500 or status in (408, 0):
+        return RecogniserUnavailable(f"the recogniser's storage failed ({what}): try again later")
+    return RecordingRejected("refused_by_storage", f"the recogniser's storage does not take the recording ({what})")

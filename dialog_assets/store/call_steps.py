@@ -1,0 +1,162 @@
+"""Table call_steps: how far each call has come, and the worklist that follows from it (rules 1, 3 and 4).
+
+The chain runs on keys: a finished step leaves an `output_key`, the step after it remembers the key it worked from as
+`input_key`, and a call is on a step's worklist while the two differ or its last state may be tried again. The output key
+`none` says that there is nothing for the next step to work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from dialog_assets.store.pool import Connection, Pool, Row
+
+State = Literal["done", "skipped", "failed", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A call on a step's worklist: `input_key` is what the upstream step left, `last_input_key` what this step last saw."""
+
+    call_id: int
+    day: date
+    started_at: datetime
+    input_key: str
+    last_input_key: str | None
+
+
+async def record(
+    connection: Connection,
+    portal: str,
+    calls: Sequence[int],
+    step: str,
+    state: State,
+    *,
+    reason: str | None = None,
+    detail: str | None = None,
+    input_key: str | None = None,
+    output_key: str | None = None,
+    next_try: datetime | None = None,
+) -> None:
+    """Set the state of `calls` at `step`. An attempt is counted for every state but `waiting`."""
+    await connection.execute(
+        """
+        INSERT INTO call_steps (portal, call_id, step, state, reason, detail, input_key, output_key, attempts, next_try)
+        SELECT %(portal)s, call_id, %(step)s, %(state)s, %(reason)s, %(detail)s, %(input_key)s, %(output_key)s,
+               CASE WHEN %(state)s = 'waiting' THEN 0 ELSE 1 END, %(next_try)s
+        FROM unnest(%(calls)s::bigint[]) AS call_id
+        ON CONFLICT (portal, call_id, step) DO UPDATE SET
+            state = excluded.state, reason = excluded.reason, detail = excluded.detail,
+            input_key = excluded.input_key, output_key = excluded.output_key,
+            attempts = call_steps.attempts + excluded.attempts, next_try = excluded.next_try, updated_at = now()
+        """,
+        {
+            "portal": portal,
+            "calls": list(calls),
+            "step": step,
+            "state": state,
+            "reason": reason,
+            "detail": detail,
+            "input_key": input_key,
+            "output_key": output_key,
+            "next_try": next_try,
+        },
+    )
+
+
+async def inherit(connection: Connection, portal: str, step: str, upstream: str, first: date, last: date) -> None:
+    """Account for the calls of the days whose upstream step is not done: skipped stays skipped, the rest waits for it."""
+    await connection.execute(
+        """
+        INSERT INTO call_steps (portal, call_id, step, state, reason)
+        SELECT c.portal, c.call_id, %(step)s,
+               CASE WHEN up.state = 'skipped' THEN 'skipped' ELSE 'waiting' END,
+               CASE up.state WHEN 'skipped' THEN up.reason WHEN 'waiting' THEN up.reason
+                    WHEN 'failed' THEN %(upstream)s || '_failed' ELSE %(upstream)s || '_not_run' END
+        FROM calls c
+        LEFT JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id AND up.step = %(upstream)s
+        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND up.state IS DISTINCT FROM 'done'
+        ON CONFLICT (portal, call_id, step) DO UPDATE SET
+            state = excluded.state, reason = excluded.reason, detail = NULL, input_key = NULL, next_try = NULL, updated_at = now()
+        WHERE call_steps.state <> 'done'
+            AND (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
+        """,
+        {"portal": portal, "step": step, "upstream": upstream, "first": first, "last": last},
+    )
+
+
+async def pending(
+    pool: Pool, portal: str, step: str, upstream: str, first: date, last: date, *, page: int = 200
+) -> AsyncIterator[Pending]:
+    """The step's worklist over the days, oldest call first, `page` calls at a time so that memory stays flat."""
+    after: tuple[datetime | str, int] = ("-infinity", 0)
+    while True:
+        async with pool.connection() as connection:
+            cursor = await connection.execute(
+                """
+                SELECT c.call_id, c.day, c.started_at, up.output_key AS input_key, mine.input_key AS last_input_key
+                FROM calls c
+                JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
+                    AND up.step = %(upstream)s AND up.state = 'done' AND up.output_key <> 'none'
+                LEFT JOIN call_steps mine ON mine.portal = c.portal AND mine.call_id = c.call_id AND mine.step = %(step)s
+                WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
+                    AND (mine.call_id IS NULL
+                        OR mine.input_key IS DISTINCT FROM up.output_key
+                        OR (mine.state = 'failed' AND mine.next_try <= now())
+                        OR (mine.state = 'waiting' AND coalesce(mine.next_try, '-infinity') <= now()))
+                    AND (c.started_at, c.call_id) > (%(after_time)s::timestamptz, %(after_id)s)
+                ORDER BY c.started_at, c.call_id LIMIT %(page)s
+                """,
+                {
+                    "portal": portal,
+                    "step": step,
+                    "upstream": upstream,
+                    "first": first,
+                    "last": last,
+                    "after_time": after[0],
+                    "after_id": after[1],
+                    "page": page,
+                },
+            )
+            rows = await cursor.fetchall()
+        for row in rows:
+            yield Pending(**row)
+        if len(rows) < page:
+            return
+        after = (rows[-1]["started_at"], rows[-1]["call_id"])
+
+
+async def summary(connection: Connection, portal: str, step: str, first: date, last: date) -> list[Row]:
+    """Rows (day, state, reason, calls) of the step; a call without a row counts as waiting, reason `not_run`."""
+    cursor = await connection.execute(
+        """
+        SELECT c.day, coalesce(s.state, 'waiting') AS state,
+               CASE WHEN s.state = 'done' THEN NULL ELSE coalesce(s.reason, 'not_run') END AS reason,
+               count(*) AS calls
+        FROM calls c
+        LEFT JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = %s
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s
+        GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        """,
+        [step, portal, first, last],
+    )
+    return await cursor.fetchall()
+
+
+async def failures(
+    connection: Connection, portal: str, step: str, first: date, last: date, limit: int = 20
+) -> list[Row]:
+    """Rows (call_id, day, reason, detail, attempts, next_try) of failed calls, newest first."""
+    cursor = await connection.execute(
+        """
+        SELECT c.call_id, c.day, s.reason, s.detail, s.attempts, s.next_try
+        FROM calls c JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = %s
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND s.state = 'failed'
+        ORDER BY c.started_at DESC, c.call_id LIMIT %s
+        """,
+        [step, portal, first, last, limit],
+    )
+    return await cursor.fetchall()

