@@ -65,7 +65,9 @@ class SpeechSettings(_Model):
 
     concurrency: int = Field(50, ge=1, le=50, description="recordings at VoiceKit at once (the account's quota is 50)")
     vocabulary: tuple[Text, ...] = ()
-    rub_per_minute: Decimal = Field(Decimal("0.18"), ge=0, description="price of deferred recognition, roubles a minute")
+    rub_per_minute: Decimal = Field(
+        Decimal("0.18"), ge=0, description="price of deferred recognition, roubles a minute"
+    )
     patience_hours: float = Field(1.0, gt=0, description="how long one run waits for recognition")
 
 
@@ -205,7 +207,9 @@ class Portal(_Model):
 
     def criteria_of(self, categories: Iterable[str]) -> list[Criterion]:
         """The criteria that the named categories select, each once, in the file's order."""
-        wanted = {name for category in self.categories if category.name in set(categories) for name in category.criteria}
+        wanted = {
+            name for category in self.categories if category.name in set(categories) for name in category.criteria
+        }
         return [criterion for criterion in self.criteria if criterion.name in wanted]
 
 

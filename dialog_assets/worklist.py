@@ -73,7 +73,8 @@ class Work(Generic[I]):
 
     `items` come in order of day (items without a day may come at any time); `handle` never raises for what is the
     item's own fault: it returns an Outcome. It raises StepStopped for what would befall every other item too.
-    `day_done` is called for each of `days`, in order, as soon as no item of that day is left.
+    `day_done` is called for each of `days`, in order, once no item of that day is left while later days are still being
+    worked on; when `run` returns, all days are done.
     """
 
     pool: Pool
@@ -108,10 +109,11 @@ class Work(Generic[I]):
                         self._left[item.day] += 1
                         self._fed_to = item.day
                     group.create_task(self._one(item, slots))
-            self._fed_to = date.max
-            await self._tell_days()
         except BaseExceptionGroup as errors:
-            raise _most_telling(errors) from None
+            error = _most_telling(errors)
+            if isinstance(error, StepStopped):
+                await self._tell_days()
+            raise error from None
         return self._states
 
     async def _one(self, item: I, slots: asyncio.Semaphore) -> None:

@@ -43,7 +43,10 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
     @step_asset(portal, "audio_files")
     def audio_files(
-        context: dg.AssetExecutionContext, postgres: PostgresResource, bitrix24: Bitrix24Resource, archive: ArchiveResource
+        context: dg.AssetExecutionContext,
+        postgres: PostgresResource,
+        bitrix24: Bitrix24Resource,
+        archive: ArchiveResource,
     ) -> dg.MaterializeResult:
         """Recordings of the calls, downloaded once, probed, and archived in S3."""
 
@@ -99,7 +102,8 @@ async def _locate(run: StepRun, client: Bitrix24Client, page: list[Pending]) -> 
         ids = await table.record_files(connection, run.portal.portal, [pending.call_id for pending in page])
     found = await reading.files(client, ids.values())
     return [
-        RecordingItem(**vars(CallItem.of(pending, run.portal.portal)), file=found[ids[pending.call_id]]) for pending in page
+        RecordingItem(**vars(CallItem.of(pending, run.portal.portal)), file=found[ids[pending.call_id]])
+        for pending in page
     ]
 
 

@@ -41,8 +41,6 @@ async def read_calls(run: StepRun, bitrix24: Bitrix24Resource) -> None:
             rows = [stored(call_row(row), run.portal) for row in page]
             async with run.pool.connection() as connection:
                 await table.write(connection, run.portal.portal, rows)
-    for day in run.days:
-        await run.day_done(day)
 
 
 def stored(call: CallRow, portal: Portal) -> dict[str, Any]:

@@ -46,8 +46,6 @@ async def read_entities(run: StepRun, bitrix24: Bitrix24Resource) -> None:
                 await _read_kind(run, client, kind, asked[kind])
     async with run.pool.connection() as connection:
         await table.settle(connection, run.portal.portal, run.first, run.last)
-    for day in run.days:
-        await run.day_done(day)
 
 
 async def _read_kind(run: StepRun, client: Bitrix24Client, kind: CrmKind, asked: list[int]) -> None:

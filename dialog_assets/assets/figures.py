@@ -55,9 +55,18 @@ class Figures:
 
     def table(self) -> str:
         """Markdown: state, reason, calls."""
-        rows = [f"| {state} | | {self.states[state]} |" for state in STATES if state == "done" or not self._has_reasons(state)]
+        rows = [
+            f"| {state} | | {self.states[state]} |"
+            for state in STATES
+            if state == "done" or not self._has_reasons(state)
+        ]
         rows += [f"| {state} | {reason} | {calls} |" for (state, reason), calls in sorted(self.reasons.items())]
-        lines = ["| state | reason | calls |", "|---|---|---:|", *sorted(rows, key=_by_state), f"| **all** | | **{self.calls}** |"]
+        lines = [
+            "| state | reason | calls |",
+            "|---|---|---:|",
+            *sorted(rows, key=_by_state),
+            f"| **all** | | **{self.calls}** |",
+        ]
         return "\n".join(lines)
 
     def _has_reasons(self, state: str) -> bool:
@@ -93,6 +102,7 @@ def failure_table(rows: Sequence[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     """Markdown: the failed calls with their reasons."""
     lines = ["| day | call | reason | detail | attempts |", "|---|---|---|---|---:|"]
     lines += [
-        f"| {row['day']} | {row['call_id']} | {row['reason']} | {row['detail'] or ''} | {row['attempts']} |" for row in rows
+        f"| {row['day']} | {row['call_id']} | {row['reason']} | {row['detail'] or ''} | {row['attempts']} |"
+        for row in rows
     ]
     return dg.MetadataValue.md("\n".join(lines) if rows else "none")

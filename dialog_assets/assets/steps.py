@@ -154,7 +154,9 @@ def step_asset(portal: Portal, step: str) -> Callable[[Callable[..., Any]], dg.A
         metadata={"dagster/table_name": f"{portal.portal}_{step}"},
         check_specs=[
             dg.AssetCheckSpec(
-                name="no_failed_calls", asset=key, description="Red while a call of the last run's days is failed at this step."
+                name="no_failed_calls",
+                asset=key,
+                description="Red while a call of the last run's days is failed at this step.",
             ),
             dg.AssetCheckSpec(
                 name="every_call_accounted_for",
@@ -182,7 +184,10 @@ def run_step(
     final: dict[date, figures.Figures] = {}
 
     async def run() -> None:
-        async with open_pool(postgres.url, size=postgres.pool_size) as pool, step_lock(postgres.url, portal.portal, step):
+        async with (
+            open_pool(postgres.url, size=postgres.pool_size) as pool,
+            step_lock(postgres.url, portal.portal, step),
+        ):
 
             async def day_done(day: date) -> None:
                 if len(days) == 1:
@@ -190,7 +195,9 @@ def run_step(
                 async with pool.connection() as connection:
                     found = await figures.read(connection, portal.portal, step, day, day)
                 context.log_event(
-                    dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=found[day].metadata())
+                    dg.AssetMaterialization(
+                        context.asset_key, partition=day.isoformat(), metadata=found[day].metadata()
+                    )
                 )
 
             await core(StepRun(portal, step, days, pool, day_done))

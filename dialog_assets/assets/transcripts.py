@@ -29,12 +29,16 @@ from dialog_assets.store import transcripts as table
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
+
 def build(portal: Portal) -> dg.AssetsDefinition:
     """The asset of one portal."""
 
     @step_asset(portal, "transcripts")
     def transcripts(
-        context: dg.AssetExecutionContext, postgres: PostgresResource, archive: ArchiveResource, voicekit: VoiceKitResource
+        context: dg.AssetExecutionContext,
+        postgres: PostgresResource,
+        archive: ArchiveResource,
+        voicekit: VoiceKitResource,
     ) -> dg.MaterializeResult:
         """Dialogs as VoiceKit hears them: turns with role, channel and times, and the raw answer beside them."""
 

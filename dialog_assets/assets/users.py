@@ -42,5 +42,3 @@ async def read_users(run: StepRun, bitrix24: Bitrix24Resource) -> None:
         await table.write(connection, portal, [asdict(user_row(row)) for row in found.values()])
         await table.mark_missing(connection, portal, [user for user in asked if user not in found])
         await table.settle(connection, portal, run.first, run.last)
-    for day in run.days:
-        await run.day_done(day)

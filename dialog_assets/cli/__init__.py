@@ -188,7 +188,9 @@ def doctor(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--s3-port", type=int, default=0, show_default="any free one", help="S3.")
 @click.option("--llm-port", type=int, default=0, show_default="any free one", help="OpenAI, Anthropic, DeepSeek.")
 @click.option("--control-port", type=int, default=0, show_default="any free one", help="Books, faults, clock.")
-@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Folder that keeps objects between lives.")
+@click.option(
+    "--state", type=click.Path(file_okay=False, path_type=Path), help="Folder that keeps objects between lives."
+)
 @click.option("--latency-ms", type=float, default=0.0, show_default=True, help="Delay of every answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print addresses and credentials as one JSON line.")
 def sandbox(

@@ -82,7 +82,9 @@ def purchases(books: dict[str, Any]) -> dict[str, int]:
 
 
 def _tell(url: str, days: tables.Days, bought: dict[str, int], seconds: float) -> None:
-    click.echo("\nDIALOG ASSETS on the sandbox: a fictional world; its texts show the pipeline, never a model's quality.\n")
+    click.echo(
+        "\nDIALOG ASSETS on the sandbox: a fictional world; its texts show the pipeline, never a model's quality.\n"
+    )
     tables.print_days(days)
     click.echo("Why not every call is done:\n")
     tables.print_reasons(days)

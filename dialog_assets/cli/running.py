@@ -44,10 +44,14 @@ def check_request(portal: Portal, first: date, last: date, steps: Sequence[str])
     if first > last:
         raise BadRequest(f"The range ends ({last}) before it begins ({first}).")
     if first < portal.start_date:
-        raise BadRequest(f"{portal.portal} begins on {portal.start_date} (start_date in its file); {first} is before that.")
+        raise BadRequest(
+            f"{portal.portal} begins on {portal.start_date} (start_date in its file); {first} is before that."
+        )
     today = datetime.now(UTC).astimezone(portal.zone).date()
     if last >= today:
-        raise BadRequest(f"{last} is not over yet in {portal.time_zone}; the last finished day is {today - timedelta(days=1)}.")
+        raise BadRequest(
+            f"{last} is not over yet in {portal.time_zone}; the last finished day is {today - timedelta(days=1)}."
+        )
 
 
 def chunks(portal: Portal, first: date, last: date) -> list[tuple[date, date]]:

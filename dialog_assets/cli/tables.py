@@ -56,7 +56,9 @@ async def read_days(url: str, portals: Sequence[Portal], first: date | None, las
     return days
 
 
-async def read_costs(url: str, portals: Sequence[Portal], first: date | None, last: date | None) -> list[dict[str, Any]]:
+async def read_costs(
+    url: str, portals: Sequence[Portal], first: date | None, last: date | None
+) -> list[dict[str, Any]]:
     """Rows of what was bought."""
     async with open_pool(url, size=2) as pool, pool.connection() as connection:
         return await ledger.costs(connection, [portal.portal for portal in portals], first, last)
@@ -163,7 +165,9 @@ async def print_example(url: str, portal: str) -> None:
         out.print("No call is scored yet.")
         return
     out.print(f"{portal} call {call['call_id']}, {call['started_at']:%Y-%m-%d %H:%M}, {call['direction']}, ", end="")
-    out.print(f"{call['duration_s']} s, with {call['entity_title'] or 'nobody in the CRM'}; {call['cost_rub']:.4f} RUB\n")
+    out.print(
+        f"{call['duration_s']} s, with {call['entity_title'] or 'nobody in the CRM'}; {call['cost_rub']:.4f} RUB\n"
+    )
     for turn in call["turns"]:
         seconds = turn["start_ms"] // 1000
         out.print(f"  {seconds // 60}:{seconds % 60:02d}  {ROLES[turn['role']]:9} {turn['text']}", markup=False)

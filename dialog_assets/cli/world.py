@@ -48,7 +48,9 @@ def sandbox_process(*arguments: str, state: Path | None = None) -> Iterator[Sand
     try:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
-            raise SandboxFailed(f"The sandbox ended with code {process.wait()} before it was up; its error stands above.")
+            raise SandboxFailed(
+                f"The sandbox ended with code {process.wait()} before it was up; its error stands above."
+            )
         yield SandboxProcess(process, json.loads(line))
     finally:
         process.terminate()

@@ -15,6 +15,7 @@ from dialog_assets.resources.environment import required
 if TYPE_CHECKING:
     from dialog_assets.llm.router import LLMRouter
 
+
 class LLMResource(dg.ConfigurableResource[None]):
     """Opens a router to the vendor of one step's model; *_BASE_URL are set for another address than the vendor's."""
 

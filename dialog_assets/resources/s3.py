@@ -76,7 +76,9 @@ class Archive:
         if code == "NoSuchBucket" or (key is None and status == 404):
             return ArchiveRefused(f"S3 bucket {self.bucket} does not exist: create it or correct S3_BUCKET.")
         if status in (401, 403):
-            return ArchiveRefused(f"S3 refuses {code} on bucket {self.bucket}: check the AWS credentials and their rights.")
+            return ArchiveRefused(
+                f"S3 refuses {code} on bucket {self.bucket}: check the AWS credentials and their rights."
+            )
         if status == 404:
             return FileNotFoundError(f"S3 object {key} is not in bucket {self.bucket}")
         return ArchiveUnavailable(f"S3 answers {code or status} on bucket {self.bucket}; run the step again later.")

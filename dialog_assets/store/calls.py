@@ -88,6 +88,8 @@ async def entities_of(connection: Connection, portal: str, first: date, last: da
 
 async def days(connection: Connection, portal: str) -> tuple[date, date] | None:
     """The first and the last day with a call, or None."""
-    cursor = await connection.execute("SELECT min(day) AS first, max(day) AS last FROM calls WHERE portal = %s", [portal])
+    cursor = await connection.execute(
+        "SELECT min(day) AS first, max(day) AS last FROM calls WHERE portal = %s", [portal]
+    )
     row = await cursor.fetchone()
     return (row["first"], row["last"]) if row and row["first"] else None

@@ -30,7 +30,8 @@ async def replace(connection: Connection, portal: str, call_id: int, rows: Seque
 async def selected(connection: Connection, portal: str, call_id: int) -> set[str]:
     """The criteria, as name@version, that the call's categories select."""
     cursor = await connection.execute(
-        "SELECT DISTINCT unnest(criteria) AS name FROM classifications WHERE portal = %s AND call_id = %s", [portal, call_id]
+        "SELECT DISTINCT unnest(criteria) AS name FROM classifications WHERE portal = %s AND call_id = %s",
+        [portal, call_id],
     )
     return {row["name"] for row in await cursor.fetchall()}
 

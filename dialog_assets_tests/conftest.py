@@ -1,0 +1,86 @@
+"""What the suites share: an embedded Postgres, a fresh migrated database a test, and one sandbox process a worker."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
+from dialog_assets.portals import Portal, load_portals
+from dialog_assets.store import schema, server
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """No credential, address or database of the machine reaches a test."""
+    names = ("DATABASE_URL", "DAGSTER_POSTGRES_URL", "DAGSTER_HOME", "DIALOG_ASSETS_PORTALS", "DIALOG_ASSETS_DATA")
+    prefixes = ("AWS_", "S3_", "VOICEKIT_", "OPENAI_", "ANTHROPIC_", "DEEPSEEK_")
+    kept = dict(os.environ)
+    for name in kept:
+        if name in names or name.startswith(prefixes) or name.endswith("_WEBHOOK"):
+            del os.environ[name]
+    os.environ["DIALOG_ASSETS_PORTALS"] = str(ROOT / "portals")
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    yield
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def portals() -> list[Portal]:
+    """The two fictional portals, avto_ural and okna_sever."""
+    return load_portals(ROOT / "portals")
+
+
+@pytest.fixture(scope="session")
+def postgres(_clean_environment: None, portals: list[Portal]) -> Iterator[str]:
+    """URL of an embedded server's template database, migrated and with both portals set up."""
+    folder = Path(tempfile.mkdtemp(prefix="dialog_assets_tests-"))
+    folder.chmod(0o755)  # as root the server runs as a user of its own
+    os.environ["DIALOG_ASSETS_DATA"] = str(folder)
+    url = server.database_url()
+    schema.setup_portals(url, portals)
+    yield url
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """URL of a fresh database with the schema and both portals; also this process's DATABASE_URL."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    admin = server.with_database(postgres, "postgres")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{server.APPLICATION_DATABASE}"')
+    url = server.with_database(postgres, name)
+    os.environ["DATABASE_URL"] = url
+    yield url
+    os.environ.pop("DATABASE_URL", None)
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}_dagster" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def sandbox_world(_clean_environment: None) -> Iterator[SandboxProcess]:
+    """The sandbox as a process of its own, one for all tests of a worker."""
+    with sandbox_process() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_world: SandboxProcess) -> Iterator[SandboxProcess]:
+    """The sandbox at its start: empty books, no faults, the whole week in the past; this process's environment points at it."""
+    sandbox_world.post("/reset")
+    with pointed_at(sandbox_world):
+        yield sandbox_world
