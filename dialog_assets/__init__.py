@@ -1,1 +1,1 @@
-"""Nightly phone calls of Bitrix24 portals as partitioned Dagster assets: archive, recognise, correct, classify, score, summarise."""
+"""Nightly phone calls of Bitrix24 portals as Dagster assets: archive, recognise, correct, classify, score, summarise."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -25,6 +25,8 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Vendor = Literal["openai", "anthropic", "deepseek"]
+Loc = tuple[int | str, ...]
+"""Where in a portal file: keys and places in lists."""
 
 VENDOR_API_KEYS: dict[Vendor, str] = {
     "openai": "OPENAI_API_KEY",
@@ -181,23 +183,14 @@ class Portal(_Model):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{value!r} is no IANA time zone such as Europe/Moscow") from error
+            raise ValueError(f"expected an IANA time zone such as Europe/Moscow{_found(value)}") from error
         return value
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        for kind, names in (
-            ("categories", [c.name for c in self.categories]),
-            ("criteria", [c.name for c in self.criteria]),
-        ):
-            doubles = sorted({name for name in names if names.count(name) > 1})
-            if doubles:
-                raise ValueError(f"{kind} has the name {', '.join(doubles)} more than once")
-        known = {criterion.name for criterion in self.criteria}
-        for category in self.categories:
-            missing = [name for name in category.criteria if name not in known]
-            if missing:
-                raise ValueError(f"category {category.name} selects unknown criteria: {', '.join(missing)}")
+        mistakes = _disagreements(self.model_dump())
+        if mistakes:
+            raise ValueError("; ".join(_dotted(loc) + text for loc, text in mistakes))
         return self
 
     @property
@@ -247,25 +240,62 @@ def read_portal(path: Path) -> tuple[Portal | None, list[str]]:
     """Read one portal file: the portal, or None and one sentence a mistake."""
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        node = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         return None, [_unreadable(path, error)]
     if not isinstance(data, dict):
         return None, [f"{path.name}: expected a mapping of settings, found {type(data).__name__}"]
-    mistakes = [f"{path.name}:{line}: key {key} is given twice" for key, line in _double_keys(node)]
+    mistakes = [(line, f"key {key} is given twice") for key, line in _double_keys(node)]
+    found: list[tuple[Loc, str]] = _disagreements(data)
+    portal: Portal | None = None
     try:
         portal = Portal.model_validate(data)
     except ValidationError as error:
-        mistakes += [
-            f"{path.name}:{_line(node, problem['loc'])}: {_dotted(problem['loc'])}{_expected(dict(problem))}"
-            for problem in error.errors(include_url=False)
+        # What the names disagree in is found above, with its place and also where other settings are wrong.
+        found += [
+            (problem["loc"], _expected(dict(problem))) for problem in error.errors(include_url=False) if problem["loc"]
         ]
-        return None, mistakes
-    if portal.portal != path.stem:
-        line = _line(node, ("portal",))
-        mistakes.append(f"{path.name}:{line}: portal is {portal.portal!r}, expected the file's name {path.stem!r}")
-    return (None, mistakes) if mistakes else (portal, [])
+    name = data.get("portal")
+    if isinstance(name, str) and name != path.stem:
+        found.append((("portal",), f"expected the file's name {path.stem!r}{_found(name)}"))
+    mistakes += [(_line(node, loc), _dotted(loc) + text) for loc, text in found]
+    sentences = [f"{path.name}:{line}: {text}" for line, text in sorted(mistakes)]
+    return (None, sentences) if sentences else (portal, [])
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without dates: pydantic reads them, and says where a day does not exist instead of raising ValueError."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _disagreements(data: dict[str, Any]) -> list[tuple[Loc, str]]:
+    """Names given twice, and selected criteria that the file does not have; parts of another shape are passed over."""
+    found: list[tuple[Loc, str]] = []
+    names: dict[str, list[object]] = {}
+    for kind in ("categories", "criteria"):
+        names[kind] = []
+        for place, part in enumerate(_listed(data.get(kind))):
+            name = part.get("name") if isinstance(part, dict) else None
+            if name is not None and name in names[kind]:
+                found.append(((kind, place, "name"), f"{kind} has the name {name} more than once"))
+            names[kind].append(name)
+    for place, category in enumerate(_listed(data.get("categories"))):
+        selected = _listed(category.get("criteria")) if isinstance(category, dict) else ()
+        found += [
+            (("categories", place, "criteria", index), f"unknown criterion {name}; expected a name from `criteria`")
+            for index, name in enumerate(selected)
+            if isinstance(name, str) and name not in names["criteria"]
+        ]
+    return found
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -273,10 +303,17 @@ def _unreadable(path: Path, error: Exception) -> str:
         return f"{path.name}:{error.problem_mark.line + 1}: not valid YAML: {error.problem}"
     if isinstance(error, UnicodeDecodeError):
         return f"{path.name}: not UTF-8 text: save the file in UTF-8"
-    return f"{path.name}: cannot be read: {error}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{path.name}: not valid YAML: character #x{error.character:02x} at position {error.position}"
+    if isinstance(error, RecursionError):
+        return f"{path.name}: not a portal file: it is nested without end"
+    if isinstance(error, OSError):
+        return f"{path.name}: cannot be read: {error.strerror}"
+    return f"{path.name}: not valid YAML: a value does not fit its tag"
 
 
 def _double_keys(node: yaml.Node | None) -> list[tuple[str, int]]:
+    """Keys that a mapping has twice, of which YAML would keep the last; (key, line of the second)."""
     found: list[tuple[str, int]] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -291,7 +328,7 @@ def _double_keys(node: yaml.Node | None) -> list[tuple[str, int]]:
     return found
 
 
-def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
+def _line(node: yaml.Node | None, loc: Loc) -> int:
     """Line of the deepest node of `loc` that the file has."""
     line = 1 if node is None else node.start_mark.line + 1
     for step in loc:
@@ -308,14 +345,17 @@ def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
     return line
 
 
-def _dotted(loc: tuple[int | str, ...]) -> str:
+def _dotted(loc: Loc) -> str:
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
     return f"{text}: " if text else ""
 
 
+LONGEST_SHOWN = 20
+_ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
+_ENV_NAMES = ("webhook", "api_key")
 _PATTERNS = {
     r"^[a-z][a-z0-9_]{0,30}$": "expected lower-case Latin letters, digits and _, at most 31, starting with a letter",
-    r"^[A-Z][A-Z0-9_]*$": "expected the NAME of an environment variable (never the secret itself)",
+    _ENV_NAME: "expected the NAME of an environment variable (never the secret itself)",
     r"^([01]\d|2[0-3]):[0-5]\d$": "expected a time such as 03:15, in quotes",
 }
 
@@ -329,8 +369,18 @@ def _expected(problem: dict[str, Any]) -> str:
         return "unknown setting; check its spelling"
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(problem["ctx"]["pattern"], str(problem["msg"]))
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    shown = problem.get("input")
-    if kind != "value_error" and isinstance(shown, str | int | float | bool):
-        return f"{message[0].lower()}{message[1:]}, found {str(shown)[:40]!r}"
-    return message
+    if problem["loc"][-1] in _ENV_NAMES:
+        return _PATTERNS[_ENV_NAME]
+    if kind in ("model_type", "dict_type"):
+        return "expected a mapping of settings"
+    if kind == "string_type":
+        return f"expected text, in quotes where YAML takes it for something else{_found(problem.get('input'))}"
+    if kind == "value_error":
+        return re.sub(r"^Value error, ", "", problem["msg"])
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}{_found(problem.get('input'))}"
+
+
+def _found(value: object) -> str:
+    """The value given, if it is too short to be a credential that was put in the wrong place."""
+    shown = isinstance(value, str | int | float | bool) and len(str(value)) <= LONGEST_SHOWN
+    return f", found {str(value)!r}" if shown else ""

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
-from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.temporary import work_folder
 from dialog_assets.bitrix24 import downloads, reading
 from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.errors import Bitrix24Error
 from dialog_assets.bitrix24.rows import DiskFile
-from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
@@ -66,22 +63,17 @@ async def archive_recordings(run: StepRun, bitrix24: Bitrix24Resource, archive: 
         await table.settle_without_recording(
             connection, run.portal.portal, run.first, run.last, patience_from=patience_from
         )
-    # imported here, as PyAV is heavy and this is the only step that needs it
-    from dialog_assets.audio.probe import probe
-
     with work_folder() as folder:
         async with bitrix24.client(run.portal, run.pool) as client:
 
-            async def handle(item: RecordingItem) -> Outcome:
+            async def one(item: RecordingItem) -> Outcome:
                 path = folder / str(item.call_id)
                 try:
-                    return await archive_one(run, client, archive, probe, item, path)
-                except DialogAssetsError as error:
-                    return outcome_of(error, run.portal.portal)
+                    return await archive_one(run, client, archive, item, path)
                 finally:
                     path.unlink(missing_ok=True)
 
-            await run.work(_located(run, client), handle, concurrency=run.portal.bitrix24.downloads)
+            await run.work(_located(run, client), one, concurrency=run.portal.bitrix24.downloads)
 
 
 async def _located(run: StepRun, client: Bitrix24Client) -> AsyncIterator[RecordingItem]:
@@ -108,13 +100,16 @@ async def _locate(run: StepRun, client: Bitrix24Client, page: list[Pending]) -> 
 
 
 async def archive_one(
-    run: StepRun, client: Bitrix24Client, archive: Archive, probe: Any, item: RecordingItem, path: Path
+    run: StepRun, client: Bitrix24Client, archive: Archive, item: RecordingItem, path: Path
 ) -> Outcome:
     """Download, probe, upload. Raises the errors of the rooms."""
     if isinstance(item.file, Bitrix24Error):
         raise item.file
     with path.open("wb") as target:
         await downloads.download(client, item.file, target)
+    # PyAV takes long to import, and only this step and the next need it.
+    from dialog_assets.audio.probe import probe
+
     found = await asyncio.to_thread(probe, path)
     key = f"{run.portal.portal}/{item.day}/{item.call_id}.{found.container.partition(',')[0]}"
     content_type = CONTENT_TYPES.get(found.container, "application/octet-stream")

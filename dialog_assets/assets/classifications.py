@@ -3,10 +3,8 @@
 import dagster as dg
 
 from dialog_assets.analysis.classification import classification_request, read_categories
-from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
-from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm.requests import Subject
 from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
@@ -42,13 +40,10 @@ async def classify(run: StepRun, router: LLMRouter) -> None:
     async with run.pool.connection() as connection:
         await table.select_criteria(connection, run.portal.portal, run.first, run.last, selection(run.portal))
 
-    async def handle(item: CallItem) -> Outcome:
-        try:
-            return await classify_one(run, router, item)
-        except DialogAssetsError as error:
-            return outcome_of(error, run.portal.portal)
+    async def one(item: CallItem) -> Outcome:
+        return await classify_one(run, router, item)
 
-    await run.work(run.items(), handle, concurrency=run.portal.llm.concurrency)
+    await run.work(run.items(), one, concurrency=run.portal.llm.concurrency)
 
 
 def selection(portal: Portal) -> dict[str, list[str]]:

@@ -6,10 +6,8 @@ from typing import Any
 import dagster as dg
 
 from dialog_assets.analysis.criteria import criteria_requests, read_scores
-from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
-from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm.requests import Subject
 from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
@@ -43,13 +41,10 @@ async def score(run: StepRun, router: LLMRouter) -> None:
     """Score each (dialog, applicable criterion version) without a score."""
     await run.inherit()
 
-    async def handle(item: CallItem) -> Outcome:
-        try:
-            return await score_one(run, router, item)
-        except DialogAssetsError as error:
-            return outcome_of(error, run.portal.portal)
+    async def one(item: CallItem) -> Outcome:
+        return await score_one(run, router, item)
 
-    await run.work(run.items(), handle, concurrency=run.portal.llm.concurrency)
+    await run.work(run.items(), one, concurrency=run.portal.llm.concurrency)
 
 
 async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:

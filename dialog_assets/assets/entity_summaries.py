@@ -7,10 +7,8 @@ from datetime import date
 import dagster as dg
 
 from dialog_assets.analysis.summaries import SummaryInput, average_scores, inputs_hash, read_summary, summary_request
-from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
-from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm.requests import Subject
 from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
@@ -55,13 +53,10 @@ async def summarise(run: StepRun, router: LLMRouter) -> None:
     async with run.pool.connection() as connection:
         await table.skip_without_entity(connection, run.portal.portal, run.first, run.last)
 
-    async def handle(item: EntityItem) -> Outcome:
-        try:
-            return await summarise_one(run, router, item)
-        except DialogAssetsError as error:
-            return outcome_of(error, run.portal.portal)
+    async def one(item: EntityItem) -> Outcome:
+        return await summarise_one(run, router, item)
 
-    await run.work(_items(run), handle, concurrency=run.portal.llm.concurrency)
+    await run.work(_items(run), one, concurrency=run.portal.llm.concurrency)
 
 
 async def _items(run: StepRun) -> AsyncIterator[EntityItem]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from dialog_assets.store import call_steps, ledger
+from dialog_assets.store import call_steps, day_numbers, ledger
 from dialog_assets.store.pool import Connection
 
 STATES = ("done", "skipped", "failed", "waiting")
@@ -19,11 +19,15 @@ STATES = ("done", "skipped", "failed", "waiting")
 
 @dataclass
 class Figures:
-    """How the calls of some days stand at a step. `reasons` counts (state, reason); `cost_rub` is what the step paid."""
+    """How the calls of some days stand at a step.
+
+    `reasons` counts (state, reason); `numbers` are the step's own (store.day_numbers); `cost_rub` is what it paid.
+    """
 
     calls: int = 0
     states: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATES, 0)))
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    numbers: Counter[str] = field(default_factory=Counter)
     cost_rub: Decimal = Decimal(0)
 
     def add(self, state: str, reason: str | None, calls: int) -> None:
@@ -49,32 +53,24 @@ class Figures:
             "dagster/partition_row_count": self.states["done"],
             "calls": self.calls,
             **{state: self.states[state] for state in STATES},
+            **self.numbers,
             "cost_rub": float(self.cost_rub),
             "table": dg.MetadataValue.md(self.table()),
         }
 
     def table(self) -> str:
-        """Markdown: state, reason, calls."""
-        rows = [
-            f"| {state} | | {self.states[state]} |"
-            for state in STATES
-            if state == "done" or not self._has_reasons(state)
-        ]
-        rows += [f"| {state} | {reason} | {calls} |" for (state, reason), calls in sorted(self.reasons.items())]
-        lines = [
-            "| state | reason | calls |",
-            "|---|---|---:|",
-            *sorted(rows, key=_by_state),
-            f"| **all** | | **{self.calls}** |",
-        ]
-        return "\n".join(lines)
+        """Markdown: state, reason, calls; then the step's numbers."""
+        lines = ["| state | reason | calls |", "|---|---|---:|"]
+        for state in STATES:
+            reasons = sorted((reason, calls) for (known, reason), calls in self.reasons.items() if known == state)
+            lines += [f"| {state} | {reason} | {calls} |" for reason, calls in reasons or [("", self.states[state])]]
+        lines += [f"| **all** | | **{self.calls}** |", "", "| | |", "|---|---:|"]
+        lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in self.numbers.items()]
+        return "\n".join([*lines, f"| cost, RUB | {self.cost_rub:.4f} |"])
 
-    def _has_reasons(self, state: str) -> bool:
-        return any(known == state for known, _ in self.reasons)
-
-
-def _by_state(row: str) -> int:
-    return STATES.index(row.split("|")[1].strip())
+    def why(self) -> str:
+        """The calls that are not done, by reason, in one line."""
+        return ", ".join(f"{calls} {reason}" for (_, reason), calls in sorted(self.reasons.items()))
 
 
 async def read(connection: Connection, portal: str, step: str, first: date, last: date) -> dict[date, Figures]:
@@ -82,6 +78,8 @@ async def read(connection: Connection, portal: str, step: str, first: date, last
     found = {first + timedelta(days=offset): Figures() for offset in range((last - first).days + 1)}
     for row in await call_steps.summary(connection, portal, step, first, last):
         found[row["day"]].add(row["state"], row["reason"], row["calls"])
+    for day, numbers in (await day_numbers.read(connection, portal, step, first, last)).items():
+        found[day].numbers.update(numbers)
     for day, cost in (await ledger.cost_by_day(connection, portal, step, first, last)).items():
         found[day].cost_rub = cost
     return found
@@ -94,6 +92,7 @@ def total(parts: Iterable[Figures]) -> Figures:
         out.calls += part.calls
         out.states.update(part.states)
         out.reasons.update(part.reasons)
+        out.numbers.update(part.numbers)
         out.cost_rub += part.cost_rub
     return out
 

@@ -5,11 +5,9 @@ from dataclasses import asdict
 import dagster as dg
 
 from dialog_assets.analysis.correction import apply_correction, correction_request
-from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.dialogs import turns_key
-from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm.requests import Subject
 from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
@@ -43,13 +41,10 @@ async def correct(run: StepRun, router: LLMRouter) -> None:
     """Correct the dialogs that are not corrected yet."""
     await run.inherit()
 
-    async def handle(item: CallItem) -> Outcome:
-        try:
-            return await correct_one(run, router, item)
-        except DialogAssetsError as error:
-            return outcome_of(error, run.portal.portal)
+    async def one(item: CallItem) -> Outcome:
+        return await correct_one(run, router, item)
 
-    await run.work(run.items(), handle, concurrency=run.portal.llm.concurrency)
+    await run.work(run.items(), one, concurrency=run.portal.llm.concurrency)
 
 
 async def correct_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from dialog_assets.assets import figures
+from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
@@ -119,10 +120,15 @@ class StepRun:
         async for pending in self.pending():
             yield CallItem.of(pending, self.portal.portal)
 
-    async def work(
-        self, items: AsyncIterator[I], handle: Callable[[I], Awaitable[Outcome]], *, concurrency: int
-    ) -> None:
-        """Work on `items` until none is left; raises StepStopped."""
+    async def work(self, items: AsyncIterator[I], one: Callable[[I], Awaitable[Outcome]], *, concurrency: int) -> None:
+        """Work on `items` until none is left. `one` may raise the errors of the rooms. Raises StepStopped."""
+
+        async def handle(item: I) -> Outcome:
+            try:
+                return await one(item)
+            except DialogAssetsError as error:
+                return outcome_of(error, self.portal.portal)
+
         await Work(
             pool=self.pool,
             portal=self.portal.portal,
@@ -181,9 +187,8 @@ def run_step(
     Raises dg.Failure, not to be retried, with one sentence for what stops a step.
     """
     days = tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
-    final: dict[date, figures.Figures] = {}
 
-    async def run() -> None:
+    async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]]]:
         async with (
             open_pool(postgres.url, size=postgres.pool_size) as pool,
             step_lock(postgres.url, portal.portal, step),
@@ -202,31 +207,29 @@ def run_step(
 
             await core(StepRun(portal, step, days, pool, day_done))
             async with pool.connection() as connection:
-                final.update(await figures.read(connection, portal.portal, step, days[0], days[-1]))
-                failures = await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
-        final_failures.extend(failures)
+                final = await figures.read(connection, portal.portal, step, days[0], days[-1])
+                return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
 
-    final_failures: list[dict[str, Any]] = []
     try:
-        asyncio.run(run())
+        final, failures = asyncio.run(run())
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
-    for day in days[:-1] if len(days) > 1 else ():
-        context.add_asset_metadata(final[day].metadata(), asset_key=context.asset_key, partition_key=day.isoformat())
-    last = days[-1]
     if len(days) > 1:
-        context.add_asset_metadata(final[last].metadata(), asset_key=context.asset_key, partition_key=last.isoformat())
+        for day in days:
+            context.add_asset_metadata(
+                final[day].metadata(), asset_key=context.asset_key, partition_key=day.isoformat()
+            )
     total = figures.total(final.values())
-    context.log.info(f"{portal.portal}/{step}: {total.sentence()}")
+    context.log.info("%s/%s: %s", portal.portal, step, total.sentence())
     return dg.MaterializeResult(
-        metadata=final[last].metadata() if len(days) == 1 else None,
+        metadata=final[days[0]].metadata() if len(days) == 1 else None,
         check_results=[
             dg.AssetCheckResult(
                 check_name="no_failed_calls",
                 passed=not total.states["failed"],
                 severity=dg.AssetCheckSeverity.ERROR,
                 description=f"{total.states['failed']} failed",
-                metadata={"failed": total.states["failed"], "calls": figures.failure_table(final_failures)},
+                metadata={"failed": total.states["failed"], "calls": figures.failure_table(failures)},
             ),
             dg.AssetCheckResult(
                 check_name="every_call_accounted_for",

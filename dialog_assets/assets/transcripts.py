@@ -9,13 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.temporary import work_folder
-from dialog_assets.audio.convert import prepare
-from dialog_assets.audio.probe import probe
 from dialog_assets.dialogs import turns_key
-from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
@@ -57,13 +53,10 @@ async def recognise(run: StepRun, archive: Archive, recogniser: Recogniser) -> N
     deadline = asyncio.get_running_loop().time() + run.portal.speech.patience_hours * 3600
     with work_folder() as folder:
 
-        async def handle(item: CallItem) -> Outcome:
-            try:
-                return await Recognition(run, archive, recogniser, item, folder, deadline).outcome()
-            except DialogAssetsError as error:
-                return outcome_of(error, run.portal.portal)
+        async def one(item: CallItem) -> Outcome:
+            return await Recognition(run, archive, recogniser, item, folder, deadline).outcome()
 
-        await run.work(run.items(), handle, concurrency=run.portal.speech.concurrency)
+        await run.work(run.items(), one, concurrency=run.portal.speech.concurrency)
 
 
 class Recognition:
@@ -174,6 +167,10 @@ class Recognition:
 
     async def _upload(self, audio: dict[str, Any], folder: Path) -> tuple[str, AudioFormat]:
         """Bring the archived recording to the recogniser's storage, in a form that it takes."""
+        # PyAV takes long to import, and only this step and the one before need it.
+        from dialog_assets.audio.convert import prepare
+        from dialog_assets.audio.probe import probe
+
         path = folder / "recording"
         await self._archive.get(audio["s3_key"], path)
         found = await asyncio.to_thread(probe, path)

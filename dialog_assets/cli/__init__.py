@@ -1,4 +1,7 @@
-"""`dialog-assets`: what an engineer does outside the Dagster UI. Exit code 0 is success, 1 an error told in one sentence, 2 wrong usage."""
+"""`dialog-assets`: what an engineer does outside the Dagster UI.
+
+Exit code 0 is success, 1 an error told in one sentence, 2 wrong usage.
+"""
 
 from __future__ import annotations
 
@@ -169,9 +172,9 @@ def costs(names: tuple[str, ...], first: datetime | None, last: datetime | None,
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def doctor(names: tuple[str, ...], as_json: bool) -> None:
     """Check the portal files, the database and every service that the portals need; buys nothing."""
-    from dialog_assets.cli import doctor as checks
+    from dialog_assets.cli.doctor import examine
 
-    findings = asyncio.run(checks.examine(_chosen(names)))
+    findings = asyncio.run(examine(_chosen(names)))
     if as_json:
         click.echo(json.dumps([vars(finding) for finding in findings]))
     else:
@@ -241,9 +244,16 @@ def sandbox(
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def demo(as_json: bool) -> None:
     """Run the whole graph on the sandbox's week and show what came of it. `make demo` does this."""
-    from dialog_assets.cli.demo import play
+    from dialog_assets.cli.world import sandbox_process
+    from dialog_assets.store import server
 
-    sys.exit(play(_portals(), as_json=as_json))
+    portals = _portals()
+    with sandbox_process(state=server.data_folder() / "sandbox") as starting:
+        # Imported while the sandbox starts: Dagster takes as long as it does.
+        from dialog_assets.cli.demo import play
+
+        code = play(portals, starting, as_json=as_json)
+    sys.exit(code)
 
 
 @main.command()

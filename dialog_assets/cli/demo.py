@@ -1,7 +1,7 @@
 """`make demo`: the sandbox's week through the real Dagster job, and what came of it on the terminal.
 
 The week is lived through as it would be: four days are backfilled as one run, then the fifth day's night works on it and
-the days before it, and finds the recording that came a day late.
+the days before it, and finds the recording that came a day late. A second demo runs the whole week again, for nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import Any
 
 import click
 
+from dialog_assets.assets.jobs import nightly_range
 from dialog_assets.cli import instance, tables
 from dialog_assets.cli.running import RunResult, run_days
-from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
+from dialog_assets.cli.world import PLAYED, SandboxProcess, pointed_at
+from dialog_assets.definitions import build_defs
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
-from dialog_assets.store import schema, server
+from dialog_assets.store import calls, schema
+from dialog_assets.store.pool import open_pool
 
 FIRST = date(2026, 3, 2)
 LAST = date(2026, 3, 6)
@@ -31,20 +34,18 @@ class NoSandboxPortal(DialogAssetsError):
     """The portal files are not those that the sandbox plays."""
 
 
-def play(portals: Sequence[Portal], *, as_json: bool) -> int:
+def play(portals: Sequence[Portal], sandbox: SandboxProcess, *, as_json: bool) -> int:
     """Run the demo; returns the exit code. Raises the errors of the commands."""
     started = time.monotonic()
-    played = [portal for portal in portals if portal.portal in ("okna_sever", "avto_ural")]
+    played = [portal for portal in portals if portal.portal in PLAYED]
     if not played:
-        raise NoSandboxPortal("The demo plays okna_sever and avto_ural, and neither is among the portal files.")
-    with sandbox_process(state=server.data_folder() / "sandbox") as sandbox:
-        url = instance.prepare()
-        schema.setup_portals(url, played)
-        with pointed_at(sandbox):
-            results = [result for portal in played for result in _week(portal, sandbox)]
-        books = sandbox.books()
+        raise NoSandboxPortal(f"The demo plays {' and '.join(PLAYED)}, and neither is among the portal files.")
+    url = instance.prepare()
+    schema.setup_portals(url, played)
+    with pointed_at(sandbox):
+        results = [result for portal in played for result in _week(url, portal, sandbox)]
     days = asyncio.run(tables.read_days(url, played, FIRST, LAST))
-    bought = purchases(books)
+    bought = purchases(sandbox.books())
     seconds = time.monotonic() - started
     if as_json:
         told = {"days": tables.as_json(days), "bought": bought, "seconds": seconds, "runs": [vars(r) for r in results]}
@@ -57,19 +58,25 @@ def play(portals: Sequence[Portal], *, as_json: bool) -> int:
     return 0 if all(result.success for result in results) else 1
 
 
-def _week(portal: Portal, sandbox: SandboxProcess) -> list[RunResult]:
-    # Dagster's own import takes a second, which the sandbox's start has just covered.
-    from dialog_assets.definitions import build_defs
-
+def _week(url: str, portal: Portal, sandbox: SandboxProcess) -> list[RunResult]:
+    """The runs of a portal's week, each on the night after its last day."""
     definitions = build_defs([portal])
+    known = asyncio.run(_known_days(url, portal.portal))
+    nights = [(FIRST, LAST)]
+    if known is None or known[1] < LAST:
+        nights = [(FIRST, LAST - timedelta(days=1)), nightly_range(portal, LAST + timedelta(days=1)) or (FIRST, LAST)]
     results = []
-    eve = LAST - timedelta(days=1)
-    for first, last in ((FIRST, eve), (max(FIRST, LAST - timedelta(days=portal.trailing_days)), LAST)):
+    for first, last in nights:
         night = datetime.combine(last + timedelta(days=1), datetime.min.time(), portal.zone) + timedelta(hours=3)
         sandbox.post("/clock", {"now": night.isoformat()})
-        click.echo(f"{portal.portal}: the night after {last}, days {first} to {last} …", err=True)
+        click.echo(f"{portal.portal}: the night after {last}: days {first} to {last} as one run …", err=True)
         results += run_days(definitions, portal, first, last)
     return results
+
+
+async def _known_days(url: str, portal: str) -> tuple[date, date] | None:
+    async with open_pool(url, size=1) as pool, pool.connection() as connection:
+        return await calls.days(connection, portal)
 
 
 def purchases(books: dict[str, Any]) -> dict[str, int]:
@@ -86,10 +93,10 @@ def _tell(url: str, days: tables.Days, bought: dict[str, int], seconds: float) -
         "\nDIALOG ASSETS on the sandbox: a fictional world; its texts show the pipeline, never a model's quality.\n"
     )
     tables.print_days(days)
-    click.echo("Why not every call is done:\n")
+    click.echo("Where calls stopped, and why:\n")
     tables.print_reasons(days)
     click.echo("\nOne call in full:\n")
-    asyncio.run(tables.print_example(url, "okna_sever"))
+    asyncio.run(tables.print_example(url, PLAYED[0]))
     click.echo(
         f"\nBought in this run, by the sandbox's books: {bought['recognitions']} recognitions, "
         f"{bought['llm_requests']} LLM requests. {seconds:.0f} s.\n\n"

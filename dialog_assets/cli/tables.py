@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
@@ -28,8 +29,8 @@ TITLES = {
     "fixed_dialogs": "corrected",
     "classifications": "classified",
     "criteria_scores": "scored",
-    "entity_summaries": "summarised",
 }
+"""Columns of the table of days."""
 
 ROLES = {"operator": "Оператор", "client": "Клиент", "speaker": "Голос"}
 
@@ -83,28 +84,29 @@ def as_json(days: Days) -> list[dict[str, Any]]:
 
 
 def print_days(days: Days) -> None:
-    """A row per portal and day: how many calls each step has done, what the day left open, and its cost."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("portal")
-    table.add_column("day")
-    for title in TITLES.values():
+    """A row per portal and day: calls done by step, entities summarised, why the rest is not, and the cost."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("portal", no_wrap=True)
+    table.add_column("day", no_wrap=True)
+    for title in (*TITLES.values(), "entities", "skip", "fail", "wait", "₽"):
         table.add_column(title, justify="right")
-    table.add_column("skipped", justify="right")
-    table.add_column("failed", justify="right")
-    table.add_column("waiting", justify="right")
-    table.add_column("cost, RUB", justify="right")
+    table.add_column("why not scored")
     for portal, by_day in days.items():
         for day, by_step in by_day.items():
             end = by_step["criteria_scores"]
             failed = sum(found.states["failed"] for found in by_step.values())
+            # A failed call waits at the steps after the one where it failed: here it is counted once, as failed.
+            waiting = end.states["waiting"] + end.states["failed"] - failed
             table.add_row(
                 portal,
                 day.isoformat(),
                 *(str(by_step[step].states["done"]) for step in TITLES),
+                str(by_step["entity_summaries"].numbers["entities"]),
                 str(end.states["skipped"]),
                 f"[red]{failed}[/red]" if failed else "0",
-                str(end.states["waiting"]),
-                f"{sum((found.cost_rub for found in by_step.values()), Decimal(0)):.4f}",
+                str(max(0, waiting)),
+                f"{sum((found.cost_rub for found in by_step.values()), Decimal(0)):.2f}",
+                _first_reasons(by_step),
             )
         table.add_section()
     console().print(table)
@@ -115,21 +117,29 @@ def print_reasons(days: Days) -> None:
     out = console()
     for portal, by_day in days.items():
         for step in UPSTREAM:
-            total = figures.total(by_step[step] for by_step in by_day.values())
-            own = {key: n for key, n in total.reasons.items() if not _inherited(key, step, by_day)}
-            for (state, reason), calls_there in sorted(own.items()):
-                out.print(f"{portal}/{step}: {calls_there} {state}: {reason}")
+            own: Counter[tuple[str, str]] = Counter()
+            for by_step in by_day.values():
+                own.update(_own_reasons(by_step, step))
+            for (state, reason), number in sorted(own.items()):
+                out.print(f"  {portal}/{step}: {number} {state}: {reason}")
 
 
-def _inherited(key: tuple[str, str], step: str, by_day: dict[date, dict[str, Figures]]) -> bool:
-    """Whether the upstream step has the same reason, or this step only waits for its failed calls."""
-    state, reason = key
-    if not UPSTREAM[step]:
-        return False
-    upstream = UPSTREAM[step][0]
-    if reason in (f"{name}_failed" for name in UPSTREAM):
-        return True
-    return any((state, reason) in by_step[upstream].reasons for by_step in by_day.values())
+def _first_reasons(by_step: dict[str, Figures]) -> str:
+    """The calls that are not scored, by what first held them up."""
+    parts = []
+    for step in TITLES:
+        parts += [f"{number} {reason}" for (_, reason), number in sorted(_own_reasons(by_step, step).items())]
+    return ", ".join(parts)
+
+
+def _own_reasons(by_step: dict[str, Figures], step: str) -> Counter[tuple[str, str]]:
+    """The step's (state, reason) counts without what the step before it left."""
+    own = Counter(by_step[step].reasons)
+    if UPSTREAM[step]:
+        upstream = UPSTREAM[step][0]
+        own -= by_step[upstream].reasons
+        own.pop(("waiting", f"{upstream}_failed"), None)
+    return own
 
 
 def print_costs(rows: Sequence[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,39 @@ import httpx2
 
 from dialog_assets.errors import DialogAssetsError
 
+PLAYED = ("okna_sever", "avto_ural")
+"""The portals of the sandbox's world."""
+
 
 class SandboxFailed(DialogAssetsError):
     """The sandbox did not start."""
 
 
 class SandboxProcess:
-    """A running sandbox: its environment, and its control port."""
+    """A sandbox that is starting: the first question to it waits until it is up. Raises SandboxFailed then."""
 
-    def __init__(self, process: subprocess.Popen[str], told: dict[str, Any]) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.environment: dict[str, str] = told["environment"]
-        self._control = httpx2.Client(base_url=told["addresses"]["control"], timeout=10)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            raise SandboxFailed(
+                f"The sandbox ended with code {self.process.wait()} before it was up; its error stands above."
+            )
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    @cached_property
+    def _control(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self._told["addresses"]["control"], timeout=10)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point clients at the sandbox."""
+        environment: dict[str, str] = self._told["environment"]
+        return environment
 
     def books(self) -> dict[str, Any]:
         """What the sandbox was asked since its start or the last reset."""
@@ -40,18 +62,13 @@ class SandboxProcess:
 
 @contextmanager
 def sandbox_process(*arguments: str, state: Path | None = None) -> Iterator[SandboxProcess]:
-    """Start `dialog-assets sandbox` with free ports, and stop it at the end. Raises SandboxFailed."""
+    """Start `dialog-assets sandbox` with free ports, and stop it at the end."""
     command = [sys.executable, "-m", "dialog_assets.cli", "sandbox", "--json", *arguments]
     if state is not None:
         command += ["--state", str(state)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        line = process.stdout.readline() if process.stdout else ""
-        if not line:
-            raise SandboxFailed(
-                f"The sandbox ended with code {process.wait()} before it was up; its error stands above."
-            )
-        yield SandboxProcess(process, json.loads(line))
+        yield SandboxProcess(process)
     finally:
         process.terminate()
         try:

@@ -14,7 +14,7 @@ class PostgresResource(dg.ConfigurableResource[None]):
     pool_size: int = 8
     _url: str = PrivateAttr("")
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
         """Find (or start) the server; raises DatabaseUnreachable."""
         self._url = server.database_url()
 

@@ -6,7 +6,10 @@ from dialog_assets.store.pool import Connection, Row
 
 
 async def example(connection: Connection, portal: str) -> Row | None:
-    """The scored call with the most scores and edits: the columns of call, turns, edits, categories, scores, summary."""
+    """A telling call: scored, stereo, known to the CRM, with many scores and edits.
+
+    Columns of the call, turns, edits, categories, scores, summary, cost_rub.
+    """
     cursor = await connection.execute(
         """
         SELECT c.call_id, c.started_at AT TIME ZONE p.time_zone AS started_at, c.direction, c.duration_s,
@@ -29,8 +32,10 @@ async def example(connection: Connection, portal: str) -> Row | None:
             WHERE x.portal = c.portal AND x.call_id = c.call_id
         ) s ON s.scores IS NOT NULL
         LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
+        JOIN audio_files a ON a.portal = c.portal AND a.call_id = c.call_id
         WHERE c.portal = %s
-        ORDER BY (e.title IS NOT NULL) DESC, jsonb_array_length(s.scores) DESC, jsonb_array_length(f.edits) DESC, c.call_id
+        ORDER BY (e.title IS NOT NULL) DESC, a.channels DESC, jsonb_array_length(s.scores) DESC,
+            jsonb_array_length(f.edits) DESC, c.call_id
         LIMIT 1
         """,
         [portal],
