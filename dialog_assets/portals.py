@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -24,6 +24,7 @@ from dialog_assets.errors import DialogAssetsError
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+HostName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")]
 Vendor = Literal["openai", "anthropic", "deepseek"]
 Loc = tuple[int | str, ...]
 """Where in a portal file: keys and places in lists."""
@@ -107,7 +108,7 @@ class LLMSettings(_Model):
         if parts == 0:
             return []
         whole = self.roubles(cost_usd)
-        share = (whole / parts).quantize(Decimal("0.000001"))
+        share = (whole / parts).quantize(Decimal("0.000001"), ROUND_DOWN)
         return [whole - share * (parts - 1), *[share] * (parts - 1)]
 
 
@@ -163,7 +164,7 @@ class Portal(_Model):
 
     portal: Slug
     title: Text
-    domain: Text
+    domain: HostName
     time_zone: str
     start_date: date
     nightly_at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "03:15"
@@ -242,11 +243,12 @@ def read_portal(path: Path) -> tuple[Portal | None, list[str]]:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        doubles = _double_keys(node)
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         return None, [_unreadable(path, error)]
     if not isinstance(data, dict):
         return None, [f"{path.name}: expected a mapping of settings, found {type(data).__name__}"]
-    mistakes = [(line, f"key {key} is given twice") for key, line in _double_keys(node)]
+    mistakes = [(line, f"key {key} is given twice") for key, line in doubles]
     found: list[tuple[Loc, str]] = _disagreements(data)
     portal: Portal | None = None
     try:
@@ -260,17 +262,18 @@ def read_portal(path: Path) -> tuple[Portal | None, list[str]]:
     if isinstance(name, str) and name != path.stem:
         found.append((("portal",), f"expected the file's name {path.stem!r}{_found(name)}"))
     mistakes += [(_line(node, loc), _dotted(loc) + text) for loc, text in found]
-    sentences = [f"{path.name}:{line}: {text}" for line, text in sorted(mistakes)]
+    sentences = [f"{path.name}:{line}: {text}" for line, text in sorted(set(mistakes))]
     return (None, sentences) if sentences else (portal, [])
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader without dates: pydantic reads them, and says where a day does not exist instead of raising ValueError."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _disagreements(data: dict[str, Any]) -> list[tuple[Loc, str]]:
@@ -355,6 +358,7 @@ _ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
 _ENV_NAMES = ("webhook", "api_key")
 _PATTERNS = {
     r"^[a-z][a-z0-9_]{0,30}$": "expected lower-case Latin letters, digits and _, at most 31, starting with a letter",
+    r"^[\w.-]+(:\d+)?$": "expected the portal's host name such as acme.bitrix24.ru, without https:// and path",
     _ENV_NAME: "expected the NAME of an environment variable (never the secret itself)",
     r"^([01]\d|2[0-3]):[0-5]\d$": "expected a time such as 03:15, in quotes",
 }

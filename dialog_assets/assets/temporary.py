@@ -11,12 +11,13 @@ from pathlib import Path
 
 import psutil
 
+from dialog_assets.folders import passing_folder
+
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
     """A private folder, removed at the end; folders that killed processes left are swept at the start."""
-    root = Path(tempfile.gettempdir()) / f"dialog_assets-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    root.mkdir(mode=0o700, exist_ok=True)
+    root = passing_folder()
     for left in root.iterdir():
         owner = left.name.partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):

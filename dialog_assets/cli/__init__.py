@@ -245,10 +245,10 @@ def sandbox(
 def demo(as_json: bool) -> None:
     """Run the whole graph on the sandbox's week and show what came of it. `make demo` does this."""
     from dialog_assets.cli.world import sandbox_process
-    from dialog_assets.store import server
+    from dialog_assets.folders import data_folder
 
     portals = _portals()
-    with sandbox_process(state=server.data_folder() / "sandbox") as starting:
+    with sandbox_process(state=data_folder() / "sandbox") as starting:
         # Imported while the sandbox starts: Dagster takes as long as it does.
         from dialog_assets.cli.demo import play
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.folders import data_folder
 from dialog_assets.store import server
 
 CONFIGURATION = Path("dagster.yaml")
@@ -27,7 +28,7 @@ def prepare() -> str:
     url = server.database_url()
     os.environ["DATABASE_URL"] = url
     os.environ["DAGSTER_POSTGRES_URL"] = server.dagster_url(url)
-    home = server.data_folder() / "dagster_home"
+    home = data_folder() / "dagster_home"
     home.mkdir(exist_ok=True)
     shutil.copyfile(CONFIGURATION, home / CONFIGURATION.name)
     os.environ["DAGSTER_HOME"] = str(home)

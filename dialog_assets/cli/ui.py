@@ -17,8 +17,9 @@ import click
 from dialog_assets.cli import instance
 from dialog_assets.cli.world import pointed_at, sandbox_process
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.folders import data_folder
 from dialog_assets.portals import Portal
-from dialog_assets.store import schema, server
+from dialog_assets.store import schema
 
 HOST = "127.0.0.1"
 BIN = Path(sys.executable).parent
@@ -41,7 +42,7 @@ def serve_ui(portals: Sequence[Portal], port: int) -> int:
     with ExitStack() as stack:
         if not any(os.environ.get(portal.bitrix24.webhook) for portal in portals):
             click.echo("No portal credential is set: the sandbox serves. Its data is fictional.")
-            sandbox = stack.enter_context(sandbox_process(state=server.data_folder() / "sandbox"))
+            sandbox = stack.enter_context(sandbox_process(state=data_folder() / "sandbox"))
             stack.enter_context(pointed_at(sandbox))
         schema.setup_portals(instance.prepare(), portals)
         webserver = ["dagster-webserver", "-h", HOST, "-p", str(port), "-w", "workspace.yaml"]

