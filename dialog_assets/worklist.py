@@ -119,27 +119,35 @@ class Work(Generic[I]):
     async def _one(self, item: I, slots: asyncio.Semaphore) -> None:
         try:
             outcome = await self._outcome(item)
-            async with self.pool.connection() as connection:
-                if outcome.save is not None:
-                    await outcome.save(connection)
-                await call_steps.record(
-                    connection,
-                    self.portal,
-                    item.calls,
-                    self.step,
-                    outcome.state,
-                    reason=outcome.reason,
-                    detail=outcome.detail,
-                    input_key=item.input_key,
-                    output_key=outcome.output_key,
-                    next_try=outcome.next_try,
-                )
+            try:
+                await self._commit(item, outcome)
+            except (psycopg.DataError, UnicodeError) as error:
+                # A NUL or half an emoji in an answer: it would stop this day every night, and the others can be stored.
+                outcome = Outcome("failed", reason="unstorable_result", detail=type(error).__name__)
+                await self._commit(item, outcome)
         finally:
             slots.release()
         self._note(item, outcome)
         if item.day is not None:
             self._left[item.day] -= 1
             await self._tell_days()
+
+    async def _commit(self, item: I, outcome: Outcome) -> None:
+        async with self.pool.connection() as connection:
+            if outcome.save is not None:
+                await outcome.save(connection)
+            await call_steps.record(
+                connection,
+                self.portal,
+                item.calls,
+                self.step,
+                outcome.state,
+                reason=outcome.reason,
+                detail=outcome.detail,
+                input_key=item.input_key,
+                output_key=outcome.output_key,
+                next_try=outcome.next_try,
+            )
 
     async def _outcome(self, item: I) -> Outcome:
         try:

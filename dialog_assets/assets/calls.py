@@ -45,19 +45,17 @@ async def read_calls(run: StepRun, bitrix24: Bitrix24Resource) -> None:
 
 def stored(call: CallRow, portal: Portal) -> dict[str, Any]:
     """The row of table calls. Links to recordings are credentials (rule 5): of those only the host is kept."""
-    raw = {name: host_only(value) if name in LINKS else storable(value) for name, value in call.raw.items()}
+    raw = {name: host_only(value) if name in LINKS else value for name, value in call.raw.items()}
     row: dict[str, Any] = {name: getattr(call, name) for name in table.COLUMNS if name not in ("day", "raw")}
     return {**row, "day": call.started_at.astimezone(portal.zone).date(), "raw": raw}
 
 
-def storable(value: object) -> object:
-    """The value without NUL characters, which Postgres takes in no text."""
-    return value.replace("\0", "") if isinstance(value, str) else value
-
-
 def host_only(link: object) -> object:
-    """`https://host/…` of a link; anything else as it is."""
-    if not isinstance(link, str) or "://" not in link:
+    """`https://host/…` of a link, `…` of another text; nothing stays nothing."""
+    if not isinstance(link, str) or not link:
         return link
-    parts = urlsplit(link)
-    return f"{parts.scheme}://{parts.hostname or ''}/…"
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return "…"
+    return f"{parts.scheme}://{parts.hostname or ''}/…" if parts.scheme and "://" in link else "…"

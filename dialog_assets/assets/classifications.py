@@ -11,7 +11,7 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import classifications as table
-from dialog_assets.store import fixed_dialogs, ledger
+from dialog_assets.store import fixed_dialogs, ledger, rules
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
@@ -38,6 +38,7 @@ async def classify(run: StepRun, router: LLMRouter) -> None:
     """Classify the dialogs without categories; bring the criteria of the classified ones up to the configuration."""
     await run.inherit()
     async with run.pool.connection() as connection:
+        await rules.record(connection, run.portal)
         await table.select_criteria(connection, run.portal.portal, run.first, run.last, selection(run.portal))
 
     async def one(item: CallItem) -> Outcome:

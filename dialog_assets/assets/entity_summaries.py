@@ -77,7 +77,7 @@ async def summarise_one(run: StepRun, router: LLMRouter, item: EntityItem) -> Ou
     """One entity's summary. Raises the LLM room's errors."""
     portal = run.portal
     where = (portal.portal, item.entity_type, item.entity_id)
-    described = [criterion.name for criterion in portal.criteria if criterion.include_in_entity_description]
+    described = {item.name: item.version for item in portal.criteria if item.include_in_entity_description}
     async with run.pool.connection() as connection:
         inputs = [SummaryInput(**row) for row in await table.inputs(connection, *where, described)]
         latest = await table.latest(connection, *where)

@@ -43,6 +43,9 @@ OUTAGES: dict[type[DialogAssetsError], str] = {
 PASSING_RECORDING_REASONS = frozenset({"truncated", "changed"})
 """What another download may mend."""
 
+PASSING_REJECTIONS = frozenset({"missing_in_storage"})
+"""What another upload may mend."""
+
 
 def outcome_of(error: DialogAssetsError, portal: str) -> Outcome:
     """The outcome of an item whose work raised `error`. Raises StepStopped for what stops the step."""
@@ -67,7 +70,7 @@ def _reason(error: DialogAssetsError) -> tuple[str, bool]:
     if isinstance(error, AudioError):
         return f"recording_{error.reason}", False
     if isinstance(error, RecordingRejected):
-        return error.reason, False
+        return error.reason, error.reason in PASSING_REJECTIONS
     if isinstance(error, Bitrix24Error):
         return "portal_refused", error.retryable
     return _snake(type(error).__name__), False

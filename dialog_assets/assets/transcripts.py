@@ -17,7 +17,7 @@ from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
 from dialog_assets.speech.dialogs import build_dialog, talk_metrics
-from dialog_assets.speech.errors import OperationExpired
+from dialog_assets.speech.errors import OperationExpired, RecordingRejected
 from dialog_assets.speech.port import AudioFormat, Failed, Recognised, Recogniser, poll_delays
 from dialog_assets.speech.prices import recognition_cost
 from dialog_assets.store import audio_files, ledger
@@ -101,13 +101,17 @@ class Recognition:
             uri, described = await self._upload(audio, Path(folder))
         if row is None or row["state"] != "asked":
             row = await self._ask()
-        operation = await self._recogniser.submit(
-            uri,
-            described,
-            request_id=self._request_id(row),
-            group=self._group,
-            vocabulary=self._run.portal.speech.vocabulary,
-        )
+        try:
+            operation = await self._recogniser.submit(
+                uri,
+                described,
+                request_id=self._request_id(row),
+                group=self._group,
+                vocabulary=self._run.portal.speech.vocabulary,
+            )
+        except RecordingRejected as error:
+            await self._fail(error.reason)
+            raise
         return await self._accept(operation)
 
     async def _finish(self, audio: dict[str, Any], operation: str) -> Outcome:

@@ -246,8 +246,10 @@ def demo(as_json: bool) -> None:
     """Run the whole graph on the sandbox's week and show what came of it. `make demo` does this."""
     from dialog_assets.cli.world import sandbox_process
     from dialog_assets.folders import data_folder
+    from dialog_assets.portals import load_portals
 
-    portals = _portals()
+    # Always the fictional portals, wherever the real ones are.
+    portals = load_portals(Path("portals"))
     with sandbox_process(state=data_folder() / "sandbox") as starting:
         # Imported while the sandbox starts: Dagster takes as long as it does.
         from dialog_assets.cli.demo import play

@@ -22,7 +22,7 @@ from dialog_assets.cli.world import PLAYED, SandboxProcess, pointed_at
 from dialog_assets.definitions import build_defs
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
-from dialog_assets.store import calls, schema
+from dialog_assets.store import calls, rules, schema
 from dialog_assets.store.pool import open_pool
 
 FIRST = date(2026, 3, 2)
@@ -30,8 +30,8 @@ LAST = date(2026, 3, 6)
 """The sandbox's week."""
 
 
-class NoSandboxPortal(DialogAssetsError):
-    """The portal files are not those that the sandbox plays."""
+class NotForDemo(DialogAssetsError):
+    """The portal files or the database are not the sandbox's."""
 
 
 def play(portals: Sequence[Portal], sandbox: SandboxProcess, *, as_json: bool) -> int:
@@ -39,8 +39,14 @@ def play(portals: Sequence[Portal], sandbox: SandboxProcess, *, as_json: bool) -
     started = time.monotonic()
     played = [portal for portal in portals if portal.portal in PLAYED]
     if not played:
-        raise NoSandboxPortal(f"The demo plays {' and '.join(PLAYED)}, and neither is among the portal files.")
+        raise NotForDemo(f"The demo plays {' and '.join(PLAYED)}, and neither is in the folder portals.")
     url = instance.prepare()
+    strangers = asyncio.run(_portals_of(url)) - set(PLAYED)
+    if strangers:
+        raise NotForDemo(
+            f"The database has tables of {', '.join(sorted(strangers))}: the demo's fictional calls do not belong there; "
+            "run it without DATABASE_URL, on the embedded Postgres."
+        )
     schema.setup_portals(url, played)
     with pointed_at(sandbox):
         results = [result for portal in played for result in _week(url, portal, sandbox)]
@@ -72,6 +78,11 @@ def _week(url: str, portal: Portal, sandbox: SandboxProcess) -> list[RunResult]:
         click.echo(f"{portal.portal}: the night after {last}: days {first} to {last} as one run …", err=True)
         results += run_days(definitions, portal, first, last)
     return results
+
+
+async def _portals_of(url: str) -> set[str]:
+    async with open_pool(url, size=1) as pool, pool.connection() as connection:
+        return await rules.portals(connection)
 
 
 async def _known_days(url: str, portal: str) -> tuple[date, date] | None:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 import httpx2
-import psycopg
 
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import ModelChoice, Portal
@@ -16,7 +15,7 @@ from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.environment import required
 from dialog_assets.resources.s3 import ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
-from dialog_assets.store import server
+from dialog_assets.store import rules, server
 from dialog_assets.store.pool import Pool, open_pool
 
 SCOPES = {"telephony", "disk", "crm"}
@@ -68,11 +67,7 @@ class Unwell(DialogAssetsError):
 
 async def _postgres(pool: Pool, portals: Sequence[Portal]) -> str:
     async with pool.connection() as connection:
-        try:
-            cursor = await connection.execute("SELECT portal FROM portals")
-        except psycopg.errors.UndefinedTable:
-            raise Unwell("the tables are missing: run dialog-assets setup-portals.") from None
-        known = {row["portal"] for row in await cursor.fetchall()}
+        known = await rules.portals(connection)
         version = connection.info.server_version // 10000
     missing = [portal.portal for portal in portals if portal.portal not in known]
     if missing:

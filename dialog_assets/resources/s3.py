@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import dagster as dg
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
@@ -42,8 +43,14 @@ class Archive:
         await self._call("upload_file", key, Filename=str(path), ExtraArgs=extra)
 
     async def get(self, key: str, path: Path) -> None:
-        """Download an object into a file. Raises ArchiveRefused, ArchiveUnavailable, FileNotFoundError."""
-        await self._call("download_file", key, Filename=str(path))
+        """Download an object into a file. Raises ArchiveRefused; ArchiveUnavailable, also where the object is gone."""
+        try:
+            await self._call("download_file", key, Filename=str(path))
+        except FileNotFoundError:
+            await self.check()  # S3 tells a missing bucket from a missing object only where asked for the bucket
+            raise ArchiveUnavailable(
+                f"S3 object {key} is not in bucket {self.bucket} any more; restore it and run the step again."
+            ) from None
 
     async def check(self) -> None:
         """Raises what stands against using the bucket."""
@@ -65,7 +72,9 @@ class Archive:
             raise ArchiveRefused("S3 has no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.") from None
         except ClientError as error:
             raise self._explained(error, key) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, Boto3Error) as error:
+            if isinstance(error.__context__, ClientError):  # upload_file wraps the service's answer
+                raise self._explained(error.__context__, key) from None
             raise ArchiveUnavailable(
                 f"S3 bucket {self.bucket} does not answer ({type(error).__name__}); check AWS_ENDPOINT_URL_S3 and the network."
             ) from None

@@ -102,6 +102,11 @@ class Bitrix24Server:
         }
         self.app = Starlette(routes=[Mount("/", app=self._serve)])
 
+    def reset(self) -> None:
+        """Empty every portal's bucket."""
+        for state in self.portals.values():
+            state.bucket.empty()
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._respond(Request(scope, receive))
         await response(scope, receive, send)

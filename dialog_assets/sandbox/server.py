@@ -29,6 +29,7 @@ from dialog_assets.sandbox.s3 import REGION, S3Server
 from dialog_assets.sandbox.state import load_objects, read_json, save_objects, write_json
 
 if TYPE_CHECKING:
+    from dialog_assets.sandbox.bitrix24 import Bitrix24Server
     from dialog_assets.sandbox.voicekit import Behaviour, VoiceKitServer
     from dialog_assets.sandbox.world.model import World
 
@@ -117,6 +118,7 @@ class Sandbox:
         self._world = world
         self._behaviour = voicekit
         self._bucket = (bucket_size, drain_per_second)
+        self._bitrix24: Bitrix24Server | None = None
         self._voicekit: VoiceKitServer | None = None
         self._servers: list[tuple[_Uvicorn, asyncio.Task[None]]] = []
 
@@ -154,7 +156,9 @@ class Sandbox:
         return self._voicekit
 
     async def reset(self) -> None:
-        """Bring VoiceKit's operations, inbound and archived objects back to nothing."""
+        """Bring VoiceKit's operations, inbound and archived objects and the portals' request buckets back to nothing."""
+        if self._bitrix24 is not None:
+            self._bitrix24.reset()
         self.voicekit.operations.reset()
         self.inbound.reset()
         await asyncio.to_thread(self.s3.reset)
@@ -208,7 +212,7 @@ class Sandbox:
             behaviour=self._behaviour,
             latency_ms=self._latency_ms,
         )
-        bitrix24 = modules["bitrix24"].Bitrix24Server(
+        self._bitrix24 = modules["bitrix24"].Bitrix24Server(
             self._world,
             *shared,
             self.clock,
@@ -225,7 +229,7 @@ class Sandbox:
             latency_ms=self._latency_ms,
         )
         control = control_app(*shared, self.clock, self.addresses, self.reset)
-        return {"bitrix24": bitrix24.app, "llm": llm.app, "inbound": self.inbound.app, "control": control}
+        return {"bitrix24": self._bitrix24.app, "llm": llm.app, "inbound": self.inbound.app, "control": control}
 
     def _claim(self, name: str, port: int) -> socket.socket:
         claimed = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

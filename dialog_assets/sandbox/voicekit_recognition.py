@@ -169,12 +169,19 @@ def _probe(data: bytes) -> _Probe | None:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]
-            frames = container.decode(stream)
-            frame = next(frames, None)
+            frame = None
+            samples = 0  # as decoded: packets' durations would count the encoder's padding too
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    if frame is None:
+                        raise
+                    continue
+                for frame in frames:
+                    samples += frame.samples
             if frame is None:
                 return None
-            # Packets' durations would count the encoder's padding too, which nobody hears.
-            samples = frame.samples + sum(more.samples for more in frames)
             return _Probe(
                 stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, samples / frame.sample_rate
             )

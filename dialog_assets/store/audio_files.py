@@ -40,10 +40,11 @@ async def settle_without_recording(
                CASE WHEN NOT answered THEN 'not_answered'
                     WHEN c.started_at >= %(patience_from)s THEN 'recording_not_ready' ELSE 'no_recording' END,
                'none', 1
-        FROM calls c, LATERAL (SELECT c.duration_s > 0 AND c.failed_code = '200' AS answered) AS talk
+        FROM calls c, LATERAL (SELECT c.duration_s > 0 AND coalesce(c.failed_code, '200') = '200' AS answered) AS talk
         WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.record_file_id IS NULL
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
-            state = excluded.state, reason = excluded.reason, input_key = 'none', updated_at = now()
+            state = excluded.state, reason = excluded.reason, detail = NULL, input_key = 'none', next_try = NULL,
+            updated_at = now()
         WHERE call_steps.state <> 'done'
             AND (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
         """,

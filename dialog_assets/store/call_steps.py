@@ -41,7 +41,10 @@ async def record(
     output_key: str | None = None,
     next_try: datetime | None = None,
 ) -> None:
-    """Set the state of `calls` at `step`. An attempt is counted for every state but `waiting`."""
+    """Set the state of `calls` at `step`. An attempt is counted for every state but `waiting`.
+
+    A finished call that finishes again from and to the same keys has not been worked on: its row is not rewritten.
+    """
     await connection.execute(
         """
         INSERT INTO call_steps (portal, call_id, step, state, reason, detail, input_key, output_key, attempts, next_try)
@@ -52,6 +55,9 @@ async def record(
             state = excluded.state, reason = excluded.reason, detail = excluded.detail,
             input_key = excluded.input_key, output_key = excluded.output_key,
             attempts = call_steps.attempts + excluded.attempts, next_try = excluded.next_try, updated_at = now()
+        WHERE excluded.state IN ('failed', 'waiting')
+            OR (call_steps.state, call_steps.reason, call_steps.input_key, call_steps.output_key)
+                IS DISTINCT FROM (excluded.state, excluded.reason, excluded.input_key, excluded.output_key)
         """,
         {
             "portal": portal,

@@ -37,14 +37,15 @@ COLUMNS = (
 async def write(connection: Connection, portal: str, rows: Sequence[Row]) -> None:
     """Write rows (a dict of COLUMNS each) through a staging table; a row that did not change is not rewritten.
 
-    Marks step `calls` of each row done; its output key is what the archive depends on, the recording's Disk id.
+    Of a call that `rows` have twice the last counts. Marks step `calls` of each row done; its output key is what the
+    archive depends on, the recording's Disk id.
     """
     columns = sql.SQL(", ").join(map(sql.Identifier, ("portal", *COLUMNS)))
     await connection.execute(
         "CREATE TEMP TABLE IF NOT EXISTS staged_calls (LIKE calls INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
     )
     async with connection.cursor().copy(sql.SQL("COPY staged_calls ({}) FROM STDIN").format(columns)) as copy:
-        for row in rows:
+        for row in {row["call_id"]: row for row in rows}.values():
             await copy.write_row((portal, *(Jsonb(row[name]) if name == "raw" else row[name] for name in COLUMNS)))
     await connection.execute(
         upsert(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import date
 
 from psycopg.types.json import Jsonb
@@ -55,24 +55,29 @@ async def skip_without_entity(connection: Connection, portal: str, first: date, 
 
 
 async def inputs(
-    connection: Connection, portal: str, entity_type: str, entity_id: int, criteria: Sequence[str]
+    connection: Connection, portal: str, entity_type: str, entity_id: int, criteria: Mapping[str, str]
 ) -> list[Row]:
     """What the entity's summary is made of, over all its calls, oldest first.
 
-    Rows call_id, call_started_at, criterion, title, score, text of the newest version of each of `criteria` that a
-    call was scored by, where it applies.
+    Rows call_id, call_started_at, criterion, title, score, text for each of `criteria` (name → present version): a
+    call's score by the present version, or by the newest where it has none of that; not where it does not apply.
     """
     cursor = await connection.execute(
         """
-        SELECT DISTINCT ON (c.started_at, c.call_id, s.criterion)
-               c.call_id, c.started_at AS call_started_at, s.criterion, k.title, s.score, s.text
-        FROM calls c
-        JOIN criteria_scores s ON s.portal = c.portal AND s.call_id = c.call_id AND s.applicable
-        JOIN criteria k ON k.portal = s.portal AND k.name = s.criterion AND k.version = s.version
-        WHERE c.portal = %s AND c.entity_type = %s AND c.entity_id = %s AND s.criterion = ANY(%s)
-        ORDER BY c.started_at, c.call_id, s.criterion, k.first_seen_at DESC, s.version
+        SELECT call_id, call_started_at, criterion, title, score, text
+        FROM (
+            SELECT DISTINCT ON (c.call_id, s.criterion)
+                   c.call_id, c.started_at AS call_started_at, s.criterion, k.title, s.applicable, s.score, s.text
+            FROM calls c
+            JOIN criteria_scores s ON s.portal = c.portal AND s.call_id = c.call_id
+            JOIN criteria k ON k.portal = s.portal AND k.name = s.criterion AND k.version = s.version
+            JOIN unnest(%s::text[], %s::text[]) AS now (criterion, version) ON now.criterion = s.criterion
+            WHERE c.portal = %s AND c.entity_type = %s AND c.entity_id = %s
+            ORDER BY c.call_id, s.criterion, (s.version = now.version) DESC, k.first_seen_at DESC, s.version
+        ) AS chosen
+        WHERE applicable ORDER BY call_started_at, call_id, criterion
         """,
-        [portal, entity_type, entity_id, list(criteria)],
+        [list(criteria), list(criteria.values()), portal, entity_type, entity_id],
     )
     return await cursor.fetchall()
 

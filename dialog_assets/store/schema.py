@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from dialog_assets.portals import Portal
+from dialog_assets.store import rules
 from dialog_assets.store.server import with_scheme
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -82,12 +83,23 @@ def _create_partitions(connection: psycopg.Connection, portal: str) -> bool:
 
 
 def _create_view(connection: psycopg.Connection, portal: str) -> None:
-    """One flat row per call with everything an analyst wants, for one portal."""
-    connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(f"{portal}_dialogs")))
-    connection.execute(
-        sql.SQL(
-            """
-            CREATE VIEW {view} AS
+    """One flat row per call with everything an analyst wants, for one portal.
+
+    Replaced in place, so that grants on it and views over it survive; only another set of columns makes it anew.
+    """
+    create = _view(portal)
+    try:
+        with connection.transaction():
+            connection.execute(create)
+    except psycopg.errors.InvalidTableDefinition:
+        connection.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(f"{portal}_dialogs")))
+        connection.execute(create)
+
+
+def _view(portal: str) -> sql.Composed:
+    return sql.SQL(
+        """
+            CREATE OR REPLACE VIEW {view} AS
             SELECT
                 c.call_id, c.day, c.started_at, c.direction, c.duration_s, c.failed_code, c.phone,
                 c.user_id, u.name AS user_name, u.position AS user_position,
@@ -122,8 +134,7 @@ def _create_view(connection: psycopg.Connection, portal: str) -> None:
             ) s ON true
             WHERE c.portal = {portal}
             """
-        ).format(view=sql.Identifier(f"{portal}_dialogs"), portal=sql.Literal(portal))
-    )
+    ).format(view=sql.Identifier(f"{portal}_dialogs"), portal=sql.Literal(portal))
 
 
 def _record(connection: psycopg.Connection, portal: Portal) -> None:
@@ -135,39 +146,5 @@ def _record(connection: psycopg.Connection, portal: Portal) -> None:
         """,
         [portal.portal, portal.title, portal.domain, portal.time_zone],
     )
-    for category in portal.categories:
-        connection.execute(
-            """
-            INSERT INTO categories (portal, name, version, title, description, criteria) VALUES (%s, %s, %s, %s, %s, %s)
-            ON CONFLICT (portal, name, version) DO UPDATE SET criteria = excluded.criteria
-            WHERE categories.criteria IS DISTINCT FROM excluded.criteria
-            """,
-            [
-                portal.portal,
-                category.name,
-                category.version,
-                category.title,
-                category.description,
-                list(category.criteria),
-            ],
-        )
-    for criterion in portal.criteria:
-        connection.execute(
-            """
-            INSERT INTO criteria (portal, name, version, title, text, scale_min, scale_max, include_in_entity_description)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-            ON CONFLICT (portal, name, version) DO UPDATE
-            SET include_in_entity_description = excluded.include_in_entity_description
-            WHERE criteria.include_in_entity_description IS DISTINCT FROM excluded.include_in_entity_description
-            """,
-            [
-                portal.portal,
-                criterion.name,
-                criterion.version,
-                criterion.title,
-                criterion.text,
-                criterion.scale.min,
-                criterion.scale.max,
-                criterion.include_in_entity_description,
-            ],
-        )
+    for statement, values in rules.statements(portal):
+        connection.execute(statement, values)
