@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,22 @@ from dialog_assets.store import schema, server
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark is known without xdist too."""
+    config.addinivalue_line("markers", "xdist_group(name): the tests of a group run on one worker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests through a real daemon mostly wait: they start first, and the other worker runs the rest meanwhile."""
+
+
+    def group(item: pytest.Item) -> object:
+        mark = item.get_closest_marker("xdist_group")
+        return mark.args[0] if mark else None
+
+    items.sort(key=lambda item: group(item) != "daemon")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,17 +75,26 @@ def postgres(_clean_environment: None, portals: list[Portal]) -> Iterator[str]:
 @pytest.fixture
 def database(postgres: str) -> Iterator[str]:
     """URL of a fresh database with the schema and both portals; also this process's DATABASE_URL."""
+    with fresh_database(postgres) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(postgres: str) -> Iterator[str]:
+    """What fixture `database` gives, for fixtures that live longer than a test."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     admin = server.with_database(postgres, "postgres")
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{server.APPLICATION_DATABASE}"')
     url = server.with_database(postgres, name)
     os.environ["DATABASE_URL"] = url
-    yield url
-    os.environ.pop("DATABASE_URL", None)
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-        connection.execute(f'DROP DATABASE IF EXISTS "{name}_dagster" WITH (FORCE)')
+    try:
+        yield url
+    finally:
+        os.environ.pop("DATABASE_URL", None)
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}_dagster" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")

@@ -375,8 +375,8 @@ def test_books(tmp_path: Path) -> None:
             assert books["counts"]["submitted"] == books["counts"]["LongRunningRecognize"] == 2
             assert list(books["items"]["recording"].values()) == [2]
             assert books["items"]["request_id"] == {"r1": 2}
-            assert books["counts"]["audio_seconds"] == 2 * 26
-            assert books["cost"] == {"RUB": "0.156"}
+            assert books["counts"]["audio_seconds"] == 2 * 25
+            assert books["cost"] == {"RUB": "0.150"}
 
     asyncio.run(run())
 

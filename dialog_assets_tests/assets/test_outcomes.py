@@ -1,0 +1,159 @@
+"""What each error of the rooms means for a step; an error class that nobody thought of makes a test fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from dialog_assets.assets.outcomes import _snake, outcome_of
+from dialog_assets.audio import errors as audio
+from dialog_assets.bitrix24 import errors as bitrix24
+from dialog_assets.errors import DialogAssetsError
+from dialog_assets.llm import errors as llm
+from dialog_assets.resources import s3
+from dialog_assets.speech import errors as speech
+from dialog_assets.store import ledger
+from dialog_assets.worklist import StepStopped
+from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, one, with_pool
+
+PAID: dict[str, Any] = {"keys": ["k1", "k2"], "cost_usd": Decimal("0.1")}
+STOPS, AGAIN, FOR_GOOD = "stops the step", "tried again", "failed for good"
+
+MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
+    (bitrix24.Bitrix24AccessError("INVALID_CREDENTIALS"), STOPS, None),
+    (bitrix24.Bitrix24LimitError("QUERY_LIMIT_EXCEEDED"), AGAIN, "portal_limit"),
+    (bitrix24.Bitrix24UnavailableError("not_json"), AGAIN, "portal_unavailable"),
+    (bitrix24.Bitrix24RequestError("ERROR_CORE"), FOR_GOOD, "portal_refused"),
+    (bitrix24.Bitrix24DataError("no_rows"), FOR_GOOD, "portal_refused"),
+    (bitrix24.RowError("disk.file.get", "SIZE", "a number", 5), FOR_GOOD, "portal_refused"),
+    (bitrix24.RecordingUnavailableError("gone", 1), FOR_GOOD, "recording_gone"),
+    (bitrix24.RecordingUnavailableError("refused", 1), FOR_GOOD, "recording_refused"),
+    (bitrix24.RecordingUnavailableError("not_audio", 1), FOR_GOOD, "recording_not_audio"),
+    (bitrix24.RecordingUnavailableError("too_large", 1), FOR_GOOD, "recording_too_large"),
+    (bitrix24.RecordingUnavailableError("truncated", 1), AGAIN, "recording_truncated"),
+    (bitrix24.RecordingUnavailableError("changed", 1), AGAIN, "recording_changed"),
+    (audio.AudioError("damaged"), FOR_GOOD, "recording_damaged"),
+    (audio.AudioError("empty"), FOR_GOOD, "recording_empty"),
+    (s3.ArchiveRefused("no bucket"), STOPS, None),
+    (s3.ArchiveUnavailable("slow"), AGAIN, "archive_unavailable"),
+    (speech.RecogniserRefused("key"), STOPS, None),
+    (speech.RecogniserBusy("quota"), AGAIN, "recogniser_busy"),
+    (speech.RecogniserUnavailable("down", unclear=True), AGAIN, "recogniser_unavailable"),
+    (speech.OperationExpired("gone"), AGAIN, "recognition_expired"),
+    (speech.RecordingRejected("unsupported_audio", "opus"), FOR_GOOD, "unsupported_audio"),
+    (speech.RecordingRejected("missing_in_storage", "upload again"), AGAIN, "missing_in_storage"),
+    (speech.UnexpectedAnswer("strange"), FOR_GOOD, "unexpected_answer"),
+    (llm.LLMRefused("key"), STOPS, None),
+    (llm.UnknownPrice("model"), STOPS, None),
+    (llm.LLMUnavailable("down"), AGAIN, "llm_unavailable"),
+    (llm.LLMRequestRejected("too long"), FOR_GOOD, "llm_request_rejected"),
+    (llm.LLMAnswerInvalid("schema", complaints=["x"], **PAID), FOR_GOOD, "llm_answer_invalid"),
+    (llm.LLMContentRefused("no", **PAID), FOR_GOOD, "llm_content_refused"),
+    (llm.LLMTruncated("cut", **PAID), FOR_GOOD, "llm_truncated"),
+]
+
+ROOTS = {bitrix24.Bitrix24Error, speech.SpeechError, llm.LLMError, llm.LLMAnswerError}
+"""Never raised themselves."""
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning", "reason"), MEANINGS, ids=[f"{type(row[0]).__name__}-{row[2]}" for row in MEANINGS]
+)
+def test_what_an_error_means(error: DialogAssetsError, meaning: str, reason: str | None) -> None:
+    """A broken key stops the step; a service that is down is tried again; the item's own fault is final until it changes."""
+    if meaning == STOPS:
+        with pytest.raises(StepStopped) as caught:
+            outcome_of(error, PORTAL)
+        assert str(caught.value) == str(error)
+        return
+    outcome = outcome_of(error, PORTAL)
+    assert (outcome.state, outcome.reason, outcome.output_key) == ("failed", reason, None)
+    assert outcome.detail == str(error)
+    assert outcome.is_outage == (meaning == AGAIN)
+    if outcome.next_try is not None:
+        assert abs(outcome.next_try - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def kinds(root: type[DialogAssetsError]) -> Iterator[type[DialogAssetsError]]:
+    for kind in root.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_every_error_of_the_rooms_has_a_meaning() -> None:
+    """Whoever adds an error class decides here what it means for a step."""
+    rooms = tuple(module.__name__ for module in (audio, bitrix24, llm, s3, speech))
+    found = {kind for kind in kinds(DialogAssetsError) if kind.__module__ in rooms}
+    assert found - ROOTS == {type(error) for error, _, _ in MEANINGS}
+
+
+def test_errors_live_in_the_modules_that_are_looked_at() -> None:
+    """No room hides an error class for people outside its errors.py (or the archive's module)."""
+    rooms = ("audio", "bitrix24", "llm", "speech")
+    for kind in kinds(DialogAssetsError):
+        parts = kind.__module__.split(".")
+        if parts[0] == "dialog_assets" and parts[1] in rooms:
+            assert parts[2:] == ["errors"], kind
+
+
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [
+        ("LLMAnswerInvalid", "llm_answer_invalid"),
+        ("UnexpectedAnswer", "unexpected_answer"),
+        ("Bitrix24DataError", "bitrix24_data_error"),
+        ("LLMError", "llm_error"),
+        ("ReadTLS", "read_tls"),
+        ("A", "a"),
+        ("", ""),
+    ],
+)
+def test_reason_codes_from_class_names(name: str, snake: str) -> None:
+    """A reason is one lower-case word with underscores."""
+    assert _snake(name) == snake
+
+
+def test_a_long_detail_is_cut() -> None:
+    """What a service says at length does not fill the table."""
+    outcome = outcome_of(llm.LLMRequestRejected("x" * 2000), PORTAL)
+    assert outcome.detail == "x" * 500
+
+
+def test_useless_answers_are_settled_with_the_failure(database: str) -> None:
+    """Paid answers of no use are closed together with the failed state, so that the next run does not meet them again."""
+    outcome = outcome_of(llm.LLMTruncated("cut", **PAID), PORTAL)
+
+    async def work(pool: Pool) -> None:
+        async with pool.connection() as connection:
+            intent = {"vendor": "v", "model": "m", "step": "s", "day": MONDAY, "rub_rate": Decimal(80)}
+            await ledger.ask(connection, PORTAL, "k1", intent)
+            await ledger.answered(
+                connection, PORTAL, "k1", cost=Decimal("0.1"), currency="USD", vendor_request_id="x", answer="t"
+            )
+            assert outcome.save is not None
+            await outcome.save(connection)
+        row = await one(pool, "SELECT state, answer, cost_rub FROM ledger")
+        assert row == {"state": "settled", "answer": None, "cost_rub": Decimal(8)}
+
+    with_pool(database, work)
+
+
+def test_what_was_not_paid_settles_nothing() -> None:
+    """Only paid answers are settled."""
+    assert outcome_of(llm.LLMUnavailable("down"), PORTAL).save is None
+
+
+def test_a_stop_hides_nothing_behind_it() -> None:
+    """StepStopped comes with its cause, for the log of whoever looks for it."""
+
+    async def raised() -> StepStopped:
+        with pytest.raises(StepStopped) as caught:
+            outcome_of(speech.RecogniserRefused("key"), PORTAL)
+        return caught.value
+
+    assert isinstance(asyncio.run(raised()).__cause__, speech.RecogniserRefused)

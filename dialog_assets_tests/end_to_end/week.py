@@ -1,0 +1,235 @@
+"""The sandbox's week through the real job, and what a reader of the world expects of it.
+
+Here: running the job, reading the database, and an oracle that knows only the world's files. Not here: assertions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, LiteralString
+from zoneinfo import ZoneInfo
+
+import boto3
+import dagster as dg
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from dialog_assets.assets.jobs import job_name, range_tags
+from dialog_assets.definitions import build_defs
+from dialog_assets.portals import Portal
+from dialog_assets.sandbox.world.model import Call, SandboxPortal
+from dialog_assets.store import server
+
+DAYS = tuple(date(2026, 3, day) for day in range(2, 7))
+"""The five days of the world."""
+
+EMPTY_DAYS = (date(2026, 3, 7), date(2026, 3, 8))
+
+RANGES = {"okna_sever": (DAYS[0], DAYS[-1]), "avto_ural": (DAYS[0], EMPTY_DAYS[-1])}
+"""What the week's runs ask for; avto_ural's range ends with two days on which nobody called."""
+
+STEPS = (
+    "calls",
+    "users",
+    "entities",
+    "audio_files",
+    "transcripts",
+    "fixed_dialogs",
+    "classifications",
+    "criteria_scores",
+    "entity_summaries",
+)
+
+RESULTS = {
+    "users": "updated_at",
+    "entities": "updated_at",
+    "calls": "updated_at",
+    "audio_files": "archived_at",
+    "transcripts": "created_at",
+    "fixed_dialogs": "created_at",
+    "classifications": "created_at",
+    "criteria_scores": "created_at",
+    "entity_summaries": "created_at",
+}
+"""The result tables, and the column that tells when a row was written."""
+
+Row = dict[str, Any]
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Week:
+    """The week's runs when they were over: the database, the sandbox's books, Dagster's results, the archive's objects."""
+
+    database: str
+    books: dict[str, Any]
+    runs: dict[str, dg.ExecuteInProcessResult]
+    archive: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+
+
+@contextmanager
+def copy_of(url: str) -> Iterator[str]:
+    """A database with everything that the one at `url` holds."""
+    name = f"week_{os.getpid()}_{next(_numbers)}"
+    template = conninfo_to_dict(url)["dbname"]
+    admin = server.with_database(url, "postgres")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(template)))
+        )
+    try:
+        yield server.with_database(url, name)
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            for leftover in (name, f"{name}_dagster"):
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(leftover)))
+
+
+@contextmanager
+def database_is(url: str) -> Iterator[None]:
+    """This process's DATABASE_URL is `url`."""
+    before = os.environ.get("DATABASE_URL")
+    os.environ["DATABASE_URL"] = url
+    try:
+        yield
+    finally:
+        os.environ.pop("DATABASE_URL")
+        if before is not None:
+            os.environ["DATABASE_URL"] = before
+
+
+def run_range(portal: Portal, first: date, last: date, steps: Sequence[str] = ()) -> dg.ExecuteInProcessResult:
+    """The portal's job over a range as one run, in this process, on an instance of its own; one day as a plain partition."""
+    one_day: dict[str, Any] = {"partition_key": first.isoformat()} if first == last else {}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return (
+            build_defs([portal])
+            .get_repository_def()
+            .get_job(job_name(portal.portal))
+            .execute_in_process(
+                instance=instance,
+                tags={} if one_day else range_tags(first, last),
+                asset_selection=[dg.AssetKey([portal.portal, step]) for step in steps] or None,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+                **one_day,
+            )
+        )
+
+
+def rows(url: str, query: LiteralString, *values: object) -> list[Row]:
+    """The rows of a query."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def snapshot(url: str, tables: Sequence[str]) -> dict[str, list[str]]:
+    """Every row of the tables as text: what must be equal when nothing is rewritten."""
+    with psycopg.connect(url) as connection:
+        return {
+            table: sorted(
+                str(row[0])
+                for row in connection.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(table)))
+            )
+            for table in tables
+        }
+
+
+def archived() -> dict[str, tuple[bytes, str]]:
+    """The objects of the sandbox's bucket: key → bytes and content type."""
+    client = boto3.client("s3")
+    bucket = os.environ["S3_BUCKET"]
+    found = {}
+    for entry in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+        answer = client.get_object(Bucket=bucket, Key=entry["Key"])
+        found[entry["Key"]] = (answer["Body"].read(), answer["ContentType"])
+    return found
+
+
+def materializations(
+    result: dg.ExecuteInProcessResult, portal: str, step: str
+) -> dict[str, Mapping[str, dg.MetadataValue[Any]]]:
+    """Partition → metadata of the step's last materialization of it in this run."""
+    return {
+        event.materialization.partition or "": event.materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and event.materialization.asset_key == dg.AssetKey([portal, step])
+    }
+
+
+# The oracle
+
+
+def day_of(portal: SandboxPortal, call: Call) -> date:
+    """The call's day where the portal is."""
+    return call.start.astimezone(ZoneInfo(portal.time_zone)).date()
+
+
+def entity_of(call: Call) -> tuple[str, int] | None:
+    """(type, id) of the CRM entity that the statistics name."""
+    kind = call.fields["CRM_ENTITY_TYPE"]
+    return None if kind is None else (kind.lower(), int(call.fields["CRM_ENTITY_ID"]))
+
+
+def expected_state(portal: SandboxPortal, configured: Portal, call: Call, step: str) -> tuple[str, str | None]:
+    """State and reason that the call must end with at the step, when the whole week is long past."""
+    if step == "calls":
+        return "done", None
+    if step == "users":
+        known = int(call.fields["PORTAL_USER_ID"]) in portal.users
+        return ("done", None) if known else ("skipped", "user_not_found")
+    entity = entity_of(call)
+    if step == "entities":
+        if entity is None:
+            return "skipped", "no_entity"
+        known = entity[1] in {"contact": portal.contacts, "lead": portal.leads, "company": portal.companies}[entity[0]]
+        return ("done", None) if known else ("skipped", "entity_not_found")
+    recording = call.recording
+    if recording is None:
+        return "skipped", "not_answered"
+    if recording.content == "silence":
+        return "skipped", "silent_recording"
+    if recording.content == "damaged":
+        return ("failed", "recording_not_audio") if step == "audio_files" else ("waiting", "audio_files_failed")
+    if STEPS.index(step) < STEPS.index("classifications"):
+        return "done", None
+    if recording.content == "voicemail":
+        return "skipped", "no_category"
+    if step != "entity_summaries":
+        return "done", None
+    if entity is None:
+        return "skipped", "no_entity"
+    return ("done", None) if summarised(portal, configured)[entity] else ("skipped", "nothing_to_summarise")
+
+
+Judged = dict[str, list[tuple[int, int]]]
+"""Criterion → (call, score) of the calls that it applies to."""
+
+
+def summarised(portal: SandboxPortal, configured: Portal) -> dict[tuple[str, int], Judged]:
+    """Entity → what its summary is made of: the criteria of its spoken calls that go into a description."""
+    described = {criterion.name for criterion in configured.criteria if criterion.include_in_entity_description}
+    found: dict[tuple[str, int], Judged] = {}
+    for call in portal.calls:
+        entity, recording = entity_of(call), call.recording
+        if entity is None or recording is None or recording.script is None or recording.content != "speech":
+            continue
+        judged = found.setdefault(entity, {})
+        for judgement in recording.script.judgements:
+            if judgement.criterion in described and judgement.score is not None:
+                judged.setdefault(judgement.criterion, []).append((call.id, judgement.score))
+    return found
+
+
+def average(scores: Sequence[int]) -> Decimal:
+    """The mean to two places, as a person rounds it."""
+    return (Decimal(sum(scores)) / len(scores)).quantize(Decimal("0.01"), ROUND_HALF_UP)
