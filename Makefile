@@ -2,6 +2,8 @@
 PYTHON ?= python3
 UV_VERSION := $(shell sed -n "s/^uv==\([0-9.]*\).*/\1/p" requirements.lock)
 BIN := .venv/bin
+# Compiling Dagster anew in every process would double the time of everything.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test ui bench lint check lock install clean
 

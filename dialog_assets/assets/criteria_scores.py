@@ -1,13 +1,15 @@
 """Asset `criteria_scores`: each dialog scored by the criteria of its categories, with text and quotes."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import dagster as dg
 
 from dialog_assets.analysis.criteria import criteria_requests, read_scores
+from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
+from dialog_assets.llm.errors import LLMAnswerError
 from dialog_assets.llm.requests import Subject
 from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
@@ -48,7 +50,10 @@ async def score(run: StepRun, router: LLMRouter) -> None:
 
 
 async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:
-    """One dialog's missing scores. Raises the LLM room's errors; groups that were answered before stay in the ledger."""
+    """One dialog's missing scores. Raises the LLM room's errors.
+
+    What useless answers to one group of criteria leave unscored fails the call, but the other groups' scores are stored.
+    """
     portal = run.portal
     changed = dialog_of(item.last_input_key) not in (None, dialog_of(item.input_key))
     async with run.pool.connection() as connection:
@@ -64,8 +69,14 @@ async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:
     book = PortalLedger(run.pool, portal, item.day)
     rows: list[dict[str, Any]] = []
     keys: list[str] = []
+    failure: LLMAnswerError | None = None
     for group, request in criteria_requests(turns, portal, missing):
-        answer = await router.complete(request, subject, book)
+        try:
+            answer = await router.complete(request, subject, book)
+        except LLMAnswerError as error:
+            failure = error
+            keys += error.keys
+            continue
         keys += answer.keys
         results = read_scores(turns, group, answer.value)
         costs = portal.llm.shares(answer.cost_usd, len(results))
@@ -85,6 +96,8 @@ async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:
         await table.put(connection, portal.portal, item.call_id, rows)
         await ledger.settle(connection, portal.portal, keys)
 
+    if failure is not None:
+        return replace(outcome_of(failure, portal.portal), save=save)
     return Outcome("done", output_key=item.input_key, save=save)
 
 

@@ -80,8 +80,9 @@ def setup_portals(as_json: bool) -> None:
 @click.option("--portal", "name", required=True, help="Portal id, the name of its file.")
 @click.option("--date", "day", type=DAY, help="One day; by default the night's work: yesterday and the trailing days.")
 @click.option("--step", "steps", multiple=True, help="Only this step; may be given several times.")
+@click.option("--retry-failed", is_flag=True, help="Try calls again that failed for good.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run(name: str, day: datetime | None, steps: tuple[str, ...], as_json: bool) -> None:
+def run(name: str, day: datetime | None, steps: tuple[str, ...], retry_failed: bool, as_json: bool) -> None:
     """Run a portal's Dagster job here and now: one day, or what its schedule would do tonight."""
     from dialog_assets.assets.jobs import nightly_range
     from dialog_assets.cli.running import BadRequest, find_portal
@@ -94,7 +95,7 @@ def run(name: str, day: datetime | None, steps: tuple[str, ...], as_json: bool) 
         if days is None:
             raise BadRequest(f"{name} begins on {portal.start_date}: there is no finished day yet.")
         first, last = days
-    _run(portal, first, last, steps, as_json)
+    _run(portal, first, last, steps, retry_failed=retry_failed, as_json=as_json)
 
 
 @main.command()
@@ -102,21 +103,27 @@ def run(name: str, day: datetime | None, steps: tuple[str, ...], as_json: bool) 
 @click.option("--from", "first", type=DAY, required=True, help="First day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, help="Last day, included.")
 @click.option("--step", "steps", multiple=True, help="Only this step; may be given several times.")
+@click.option("--retry-failed", is_flag=True, help="Try calls again that failed for good.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def backfill(name: str, first: datetime, last: datetime, steps: tuple[str, ...], as_json: bool) -> None:
+def backfill(
+    name: str, first: datetime, last: datetime, steps: tuple[str, ...], retry_failed: bool, as_json: bool
+) -> None:
     """Run a portal's Dagster job over a range of days, as one run (or runs of the portal's days_per_run)."""
     from dialog_assets.cli.running import find_portal
 
-    _run(find_portal(_portals(), name), _day(first), _day(last), steps, as_json)
+    portal = find_portal(_portals(), name)
+    _run(portal, _day(first), _day(last), steps, retry_failed=retry_failed, as_json=as_json)
 
 
-def _run(portal: Portal, first: date, last: date, steps: Sequence[str], as_json: bool) -> None:
+def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry_failed: bool, as_json: bool) -> None:
     from dialog_assets.cli import instance, running, tables
 
     running.check_request(portal, first, last, steps)
     url = instance.prepare()
     from dialog_assets.definitions import defs
 
+    if retry_failed:
+        asyncio.run(running.retry_failed(url, portal, first, last, steps))
     results = running.run_days(defs, portal, first, last, steps)
     days = asyncio.run(tables.read_days(url, [portal], first, last))
     if as_json:

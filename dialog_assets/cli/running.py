@@ -13,6 +13,8 @@ from dialog_assets.assets.jobs import job_name, range_tags
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
+from dialog_assets.store import call_steps
+from dialog_assets.store.pool import open_pool
 
 
 class BadRequest(DialogAssetsError):
@@ -63,6 +65,12 @@ def chunks(portal: Portal, first: date, last: date) -> list[tuple[date, date]]:
         out.append((first, end))
         first = end + timedelta(days=1)
     return out
+
+
+async def retry_failed(url: str, portal: Portal, first: date, last: date, steps: Sequence[str]) -> None:
+    """Let calls that failed for good be tried again: by all steps, or by those asked for."""
+    async with open_pool(url, size=1) as pool, pool.connection() as connection:
+        await call_steps.retry_failed(connection, portal.portal, steps or list(UPSTREAM), first, last)
 
 
 def run_days(

@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.resources.environment import required
+from dialog_assets.speech.inbound import silence_botocore
 
 
 class ArchiveRefused(DialogAssetsError):
@@ -98,5 +99,6 @@ class ArchiveResource(dg.ConfigurableResource[None]):
 
     def open(self) -> Archive:
         """The bucket of S3_BUCKET. Raises MissingCredential."""
+        silence_botocore()
         bucket = required("S3_BUCKET", "the name of the bucket that archives recordings")
         return Archive(boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 5})), bucket)

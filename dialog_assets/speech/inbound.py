@@ -7,6 +7,7 @@ goes through a worker thread. Not here: the archive of recordings, which is anot
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,9 @@ URI_PREFIX = "storage://s3.api.tinkoff.ai/inbound/"
 
 REUSE_FOR = timedelta(days=4)
 """Files stay five days and recognition may take one, so an older file is sent again."""
+
+_TELLTALES = ("botocore.auth", "botocore.endpoint")
+"""At DEBUG these write whole signed requests, and the API key is a part of the signature's header."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _CREDENTIAL_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"})
@@ -73,6 +77,7 @@ class Inbound:
             return self._client
 
     def _connect(self) -> S3Client:
+        silence_botocore()
         config = Config(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
@@ -96,6 +101,17 @@ class Inbound:
             raise RecogniserRefused(
                 f"the recogniser's storage cannot be set up ({type(error).__name__}): check VOICEKIT_STORAGE_URL"
             ) from None
+
+
+def silence_botocore() -> None:
+    """Keep signed requests out of the logs, also at DEBUG."""
+    for name in _TELLTALES:
+        # A filter and not a level, because a level is set again by whoever configures logging.
+        logging.getLogger(name).addFilter(_above_debug)
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _send(client: S3Client, path: Path, name: str) -> ClientError | BotoCoreError | None:

@@ -166,3 +166,16 @@ async def failures(
         [step, portal, first, last, limit],
     )
     return await cursor.fetchall()
+
+
+async def retry_failed(connection: Connection, portal: str, steps: Sequence[str], first: date, last: date) -> int:
+    """Let the failed calls of the days be tried again by the next run of `steps`; returns how many (call, step) there are."""
+    cursor = await connection.execute(
+        """
+        UPDATE call_steps s SET next_try = now() FROM calls c
+        WHERE s.portal = %s AND s.step = ANY(%s) AND s.state = 'failed'
+            AND c.portal = s.portal AND c.call_id = s.call_id AND c.day BETWEEN %s AND %s
+        """,
+        [portal, list(steps), first, last],
+    )
+    return cursor.rowcount

@@ -1,0 +1,169 @@
+"""kill -9 of a run at ten random moments, each followed by a re-run: nothing is lost and nothing is bought twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dialog_assets.cli.world import SandboxProcess
+from dialog_assets_tests.faults.support import (
+    AT_ONCE,
+    FRIDAY,
+    LLM_VENDORS,
+    MONDAY,
+    PORTAL,
+    TUESDAY,
+    Calm,
+    Runs,
+    differences,
+    ledger,
+    prompts,
+    recordings,
+    snapshot,
+    surplus,
+)
+
+SEED = 20260302
+LONGEST_DELAY_S = 0.06
+"""A kill comes up to this long after its mark, so that it also lands where an answer is stored, and between the two."""
+
+Books = dict[str, Any]
+
+
+def _count(service: str, what: str) -> Callable[[Books], int]:
+    return lambda books: int(books.get(service, {}).get("counts", {}).get(what, 0))
+
+
+def _answered(vendor: str, step: str) -> Callable[[Books], int]:
+    def read(books: Books) -> int:
+        labels = books.get(vendor, {}).get("items", {}).get("answered", {})
+        return sum(number for label, number in labels.items() if label.startswith(f"{step}:"))
+
+    return read
+
+
+MARKS: dict[str, Callable[[Books], int]] = {
+    "audio_files: recordings downloaded": _count("bitrix24", "downloads"),
+    "transcripts: recordings uploaded": _count("voicekit", "uploads"),
+    "transcripts: recordings submitted": _count("voicekit", "submitted"),
+    "transcripts: operations asked for": _count("voicekit", "GetOperation"),
+    "fixed_dialogs: answers": _answered("deepseek", "edits"),
+    "classifications: answers": _answered("openai", "categories"),
+    "criteria_scores: answers": _answered("openai", "scores"),
+    "entity_summaries: answers": _answered("openai", "text"),
+}
+"""What the books count while a run works on a step, in the order of the graph."""
+
+KILLS = 10
+SLOW_ANSWERS = [{"service": vendor, "kind": "slow", "value": 0.05} for vendor in LLM_VENDORS]
+
+
+@dataclass(frozen=True)
+class Death:
+    """A killed run: its process, and the paid requests that were asked by it and not yet answered, as (step, vendor)."""
+
+    mark: str
+    pid: int
+    in_flight: Counter[tuple[str, str]]
+
+
+def kill_at(runs: Runs, mark: str, further: int, delay_s: float) -> Death:
+    """Start a run and kill it `delay_s` after the books count `further` more of `mark` than before."""
+    began = _now(runs.database)
+    read = MARKS[mark]
+    goal = read(runs.sandbox.books()) + further
+    process = runs.start().process
+    while process.is_alive() and read(runs.sandbox.books()) < goal:
+        time.sleep(0.02)
+    time.sleep(delay_s)
+    assert process.is_alive(), f"the run ended before {further} more {mark}"
+    process.kill()
+    process.join()
+    with psycopg.connect(runs.database) as connection:
+        rows = connection.execute(
+            "SELECT step, vendor FROM ledger WHERE state = 'asked' AND asked_at >= %s", [began]
+        ).fetchall()
+    return Death(mark, process.pid or 0, Counter((str(step), str(vendor)) for step, vendor in rows))
+
+
+def _now(database: str) -> Any:
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT now()").fetchone()
+    return row[0] if row else None
+
+
+def further_of(chance: random.Random, mark: str, done: Books, whole: Books) -> int:
+    """How much of `mark` a run is let do before it is killed, so that work is left for the runs after it."""
+    left = MARKS[mark](whole) - MARKS[mark](done)
+    return chance.randint(1, max(1, left // 2))
+
+
+def folders_of(death: Death, temporary: Path) -> list[Path]:
+    """The folders for recordings that a run made."""
+    return list(temporary.glob(f"dialog_assets-*/{death.pid}-*"))
+
+
+def test_ten_kills_lose_nothing_and_buy_nothing_twice(
+    calm: Calm, database: str, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """After ten kills and re-runs the results equal an undisturbed run's, and only what was in flight was asked again."""
+    chance = random.Random(SEED)
+    whole = calm.books
+    # So that there is always something in flight to be killed.
+    sandbox.post("/faults", SLOW_ANSWERS)
+
+    runs = Runs(sandbox, database, tmp_path, PORTAL, MONDAY, FRIDAY)
+    marks = sorted([*MARKS, *chance.choices(list(MARKS), k=KILLS - len(MARKS))], key=list(MARKS).index)
+    deaths, left_behind = [], 0
+    for mark in marks:
+        further = further_of(chance, mark, sandbox.books(), whole)
+        deaths.append(kill_at(runs, mark, further, chance.uniform(0, LONGEST_DELAY_S)))
+        left_behind += len(folders_of(deaths[-1], tmp_path))
+    runs.complete()
+    books = sandbox.books()
+
+    assert differences(snapshot(database, PORTAL), calm.results) == []
+    assert {row["state"] for row in ledger(database)} == {"settled"}
+    assert recordings(books) == recordings(whole)
+    in_flight = Counter[str]()
+    for death in deaths:
+        for (step, vendor), number in death.in_flight.items():
+            assert number <= AT_ONCE, f"{step} had more in flight than its concurrency: {death}"
+            in_flight[vendor] += number
+    assert all(set(prompts(books, vendor)) == set(prompts(whole, vendor)) for vendor in LLM_VENDORS)
+    again = {vendor: surplus(books, whole, vendor) for vendor in LLM_VENDORS}
+    assert all(again[vendor] <= in_flight[vendor] for vendor in LLM_VENDORS), (again, in_flight)
+    assert sum(again.values()) > 0, "no kill hit an answer in flight: the moments are too tame"
+    assert left_behind > 0, "no kill left a folder: the moments are too tame"
+    assert [folder for death in deaths for folder in folders_of(death, tmp_path)] == []
+
+
+def test_answers_in_hand_at_the_kill_are_not_bought_again(
+    database: str, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """Killed when answers are in the ledger and no result can be stored, a run leaves them to the next one to use."""
+    runs = Runs(sandbox, database, tmp_path, PORTAL, MONDAY, TUESDAY)
+    with psycopg.connect(database) as blocker:
+        blocker.execute("LOCK TABLE fixed_dialogs IN EXCLUSIVE MODE")
+        process = runs.start().process
+        while process.is_alive() and _answers_in_hand(database) < AT_ONCE:
+            time.sleep(0.05)
+        process.kill()
+        process.join()
+        assert _answers_in_hand(database) == AT_ONCE
+    runs.complete()
+    bought = prompts(sandbox.books(), "deepseek")
+    assert len(bought) > AT_ONCE
+    assert set(bought.values()) == {1}
+    assert {row["state"] for row in ledger(database)} == {"settled"}
+
+
+def _answers_in_hand(database: str) -> int:
+    return sum(row["state"] == "answered" for row in ledger(database))
