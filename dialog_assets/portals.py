@@ -17,11 +17,29 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dialog_assets.errors import DialogAssetsError
 
+
+def _no_table(value: str) -> str:
+    """`fixed` would give its view the name of table fixed_dialogs, and `x_fixed` that of a partition."""
+    if value == "fixed" or value.endswith("_fixed"):
+        raise ValueError(f"{value!r} cannot be a portal id: its tables would collide with fixed_dialogs")
+    return value
+
+
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+PortalId = Annotated[Slug, AfterValidator(_no_table)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")]
@@ -162,7 +180,7 @@ class Criterion(_Model):
 class Portal(_Model):
     """One Bitrix24 portal: everything the nine assets need to know about it."""
 
-    portal: Slug
+    portal: PortalId
     title: Text
     domain: HostName
     time_zone: str
@@ -225,7 +243,7 @@ def load_portals(folder: Path) -> list[Portal]:
         raise PortalsError([f"{folder}: no such folder; set DIALOG_ASSETS_PORTALS to the folder of the portal files"])
     mistakes: list[str] = []
     portals: list[Portal] = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         portal, problems = read_portal(path)
         mistakes += problems
         if portal is not None:

@@ -30,7 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests through a real daemon mostly wait: they start first, and the other worker runs the rest meanwhile."""
 
-
     def group(item: pytest.Item) -> object:
         mark = item.get_closest_marker("xdist_group")
         return mark.args[0] if mark else None
@@ -67,6 +66,11 @@ def postgres(_clean_environment: None, portals: list[Portal]) -> Iterator[str]:
     folder.chmod(0o755)  # as root the server runs as a user of its own
     os.environ["DIALOG_ASSETS_DATA"] = str(folder)
     url = server.database_url()
+    with psycopg.connect(url, autocommit=True) as connection:
+        # Test databases need not survive a power cut, and making them would wait for the disk.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
     schema.setup_portals(url, portals)
     yield url
     shutil.rmtree(folder, ignore_errors=True)

@@ -293,9 +293,10 @@ def test_the_stop_is_shown_and_not_what_it_led_to(database: str) -> None:
     """When several items fall in one moment, the sentence for people wins."""
 
     async def run(pool: Pool) -> None:
-        together = asyncio.Barrier(3)
+        together = asyncio.Event()
 
         async def handle(one_item: Item) -> Outcome:
+            asyncio.get_running_loop().call_later(0.02, together.set)
             await together.wait()
             if one_item.calls[0] == 2:
                 raise StepStopped("The balance is empty.")
@@ -445,6 +446,24 @@ def test_a_stop_does_not_undo_the_days_before_it(database: str) -> None:
 
     with_pool(database, run)
     assert seen.days == [day(0), day(1)]
+
+
+def test_a_stop_tells_the_days_that_nobody_told_yet(database: str) -> None:
+    """Days whose last item ended before the list went on are told even if the very next item stops the step."""
+    seen = Seen()
+
+    async def run(pool: Pool) -> None:
+        async def handle(one_item: Item) -> Outcome:
+            if one_item.calls[0] == 3:
+                raise StepStopped("The balance is empty.")
+            return await done(one_item)
+
+        items = [item(0, day(0)), item(3, day(3))]
+        with pytest.raises(StepStopped):
+            await work(pool, items, handle, concurrency=1, days=[day(number) for number in range(5)], seen=seen)
+
+    with_pool(database, run)
+    assert seen.days == [day(0), day(1), day(2)]
 
 
 def test_an_items_outcome_is_that_of_all_its_calls(database: str) -> None:

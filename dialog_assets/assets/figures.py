@@ -55,7 +55,7 @@ class Figures:
             **{state: self.states[state] for state in STATES},
             **self.numbers,
             "cost_rub": float(self.cost_rub),
-            "table": dg.MetadataValue.md(self.table()),
+            "states": dg.MetadataValue.md(self.table()),
         }
 
     def table(self) -> str:
@@ -63,7 +63,9 @@ class Figures:
         lines = ["| state | reason | calls |", "|---|---|---:|"]
         for state in STATES:
             reasons = sorted((reason, calls) for (known, reason), calls in self.reasons.items() if known == state)
-            lines += [f"| {state} | {reason} | {calls} |" for reason, calls in reasons or [("", self.states[state])]]
+            if state == "done":
+                reasons = [("", self.states[state])]
+            lines += [f"| {state} | {reason} | {calls} |" for reason, calls in reasons]
         lines += [f"| **all** | | **{self.calls}** |", "", "| | |", "|---|---:|"]
         lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in self.numbers.items()]
         return "\n".join([*lines, f"| cost, RUB | {self.cost_rub:.4f} |"])
@@ -100,8 +102,7 @@ def total(parts: Iterable[Figures]) -> Figures:
 def failure_table(rows: Sequence[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     """Markdown: the failed calls with their reasons."""
     lines = ["| day | call | reason | detail | attempts |", "|---|---|---|---|---:|"]
-    lines += [
-        f"| {row['day']} | {row['call_id']} | {row['reason']} | {row['detail'] or ''} | {row['attempts']} |"
-        for row in rows
-    ]
+    for row in rows:
+        detail = " ".join((row["detail"] or "").replace("|", "¦").split())
+        lines.append(f"| {row['day']} | {row['call_id']} | {row['reason']} | {detail} | {row['attempts']} |")
     return dg.MetadataValue.md("\n".join(lines) if rows else "none")

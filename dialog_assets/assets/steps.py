@@ -220,6 +220,7 @@ def run_step(
                 final[day].metadata(), asset_key=context.asset_key, partition_key=day.isoformat()
             )
     total = figures.total(final.values())
+    range_of_days = {"first_day": days[0].isoformat(), "last_day": days[-1].isoformat()}
     context.log.info("%s/%s: %s", portal.portal, step, total.sentence())
     return dg.MaterializeResult(
         metadata=final[days[0]].metadata() if len(days) == 1 else None,
@@ -229,13 +230,13 @@ def run_step(
                 passed=not total.states["failed"],
                 severity=dg.AssetCheckSeverity.ERROR,
                 description=f"{total.states['failed']} failed",
-                metadata={"failed": total.states["failed"], "calls": figures.failure_table(failures)},
+                metadata={**range_of_days, "failed": total.states["failed"], "calls": figures.failure_table(failures)},
             ),
             dg.AssetCheckResult(
                 check_name="every_call_accounted_for",
                 passed=total.is_accounted,
                 description=total.sentence(),
-                metadata={"calls": total.calls, **total.states},
+                metadata={**range_of_days, "calls": total.calls, **total.states},
             ),
         ],
     )

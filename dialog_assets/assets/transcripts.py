@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.temporary import work_folder
 from dialog_assets.dialogs import turns_key
@@ -17,7 +19,7 @@ from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
 from dialog_assets.speech.dialogs import build_dialog, talk_metrics
-from dialog_assets.speech.errors import OperationExpired, RecordingRejected
+from dialog_assets.speech.errors import OperationExpired, RecordingRejected, UnexpectedAnswer
 from dialog_assets.speech.port import AudioFormat, Failed, Recognised, Recogniser, poll_delays
 from dialog_assets.speech.prices import recognition_cost
 from dialog_assets.store import audio_files, ledger
@@ -137,11 +139,8 @@ class Recognition:
     def _recognised(self, audio: dict[str, Any], operation: str, raw: dict[str, Any]) -> Outcome:
         portal = self._run.portal
         cost = recognition_cost(float(audio["duration_s"]), portal.speech.rub_per_minute)
-        turns = build_dialog(
-            self._recogniser.phrases(raw), channels=audio["channels"], operator_channel=portal.channels.operator
-        )
 
-        async def save(connection: Connection) -> None:
+        async def book(connection: Connection) -> None:
             await ledger.answered(
                 connection,
                 self._portal,
@@ -152,6 +151,16 @@ class Recognition:
                 audio_seconds=audio["duration_s"],
             )
             await ledger.settle(connection, self._portal, [self._key])
+
+        try:
+            phrases = self._recogniser.phrases(raw)
+        except UnexpectedAnswer as error:
+            # Paid all the same; asking again would give the same.
+            return replace(outcome_of(error, self._portal), save=book)
+        turns = build_dialog(phrases, channels=audio["channels"], operator_channel=portal.channels.operator)
+
+        async def save(connection: Connection) -> None:
+            await book(connection)
             await table.put(
                 connection,
                 self._portal,

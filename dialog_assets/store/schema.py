@@ -112,7 +112,7 @@ def _view(portal: str) -> sql.Composed:
                 t.talk_metrics,
                 (SELECT array_agg(k.category ORDER BY k.confidence DESC, k.category) FROM classifications k
                     WHERE k.portal = c.portal AND k.call_id = c.call_id) AS categories,
-                s.scores, s.average_score,
+                s.scores, s.score_percent,
                 (SELECT y.text FROM entity_summaries y WHERE y.portal = c.portal AND y.entity_type = c.entity_type
                     AND y.entity_id = c.entity_id ORDER BY y.version DESC LIMIT 1) AS entity_summary,
                 (SELECT jsonb_object_agg(p.step, p.state || coalesce(': ' || p.reason, '')) FROM call_steps p
@@ -126,9 +126,12 @@ def _view(portal: str) -> sql.Composed:
             LEFT JOIN fixed_dialogs f ON f.portal = c.portal AND f.call_id = c.call_id
             LEFT JOIN LATERAL (
                 SELECT jsonb_object_agg(latest.criterion, latest.score) AS scores,
-                       round(avg(latest.score), 2) AS average_score
+                       round(avg(100.0 * (latest.score - latest.scale_min) / (latest.scale_max - latest.scale_min)), 1)
+                           AS score_percent
                 FROM (
-                    SELECT DISTINCT ON (x.criterion) x.criterion, x.score FROM criteria_scores x
+                    SELECT DISTINCT ON (x.criterion) x.criterion, x.score, r.scale_min, r.scale_max
+                    FROM criteria_scores x
+                    LEFT JOIN criteria r ON r.portal = x.portal AND r.name = x.criterion AND r.version = x.version
                     WHERE x.portal = c.portal AND x.call_id = c.call_id ORDER BY x.criterion, x.created_at DESC
                 ) latest
             ) s ON true

@@ -424,7 +424,7 @@ def test_every_day_of_a_range_has_its_own_figures(week: Week, world: World, port
             for state in ("done", "skipped", "failed", "waiting"):
                 assert figures[state] == states.get((step, day, state), 0)
             assert figures["cost_rub"] == pytest.approx(float(costs.get((step, day), 0)))
-            assert f"**{calls[day]}**" in str(figures["table"])
+            assert f"**{calls[day]}**" in str(figures["states"])
 
 
 def test_checks_are_red_just_where_a_call_failed(week: Week) -> None:

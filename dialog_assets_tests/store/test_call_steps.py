@@ -133,7 +133,8 @@ def test_what_is_inherited(database: str, upstream: Any, expected: tuple[str, st
             await call_steps.inherit(connection, PORTAL, "transcripts", "audio_files", MONDAY, MONDAY)
         row = await step(pool, 1, "transcripts")
         assert ((row["state"], row["reason"]), row["attempts"], row["input_key"]) == (expected, 0, None)
-        assert (await step(pool, 2, "transcripts"))["output_key"] == "kept"
+        kept = await step(pool, 2, "transcripts")
+        assert (kept["state"], kept["input_key"], kept["output_key"]) == ("done", "old", "kept")
         assert not await all_rows(pool, "SELECT FROM call_steps WHERE call_id = 3 AND step = 'transcripts'")
 
     with_pool(database, work)

@@ -288,13 +288,13 @@ def test_the_flat_view_has_one_row_a_call(database: str) -> None:
         assert full["dialog"] == "operator: Добрый день\nclient: Мне нужно окно."
         assert full["categories"] == ["price_talk", "new_order"]
         assert full["scores"] == {"greeting": 8, "needs": 5, "objections": None}
-        assert full["average_score"] == Decimal("6.50")
+        assert full["score_percent"] == Decimal("65.0")
         assert full["entity_summary"] == "Текст 2"
         assert full["cost_rub"] == Decimal("1.0")
         assert full["audio_seconds"] == Decimal("60.5")
         assert full["steps"] == {"calls": "done", "transcripts": "done"}
         assert bare["steps"] == {"calls": "done", "transcripts": "skipped: not_answered"}
-        for name in ("user_name", "entity_title", "dialog", "categories", "scores", "average_score", "cost_rub"):
+        for name in ("user_name", "entity_title", "dialog", "categories", "scores", "score_percent", "cost_rub"):
             assert bare[name] is None
         assert (await one(pool, "SELECT call_id FROM avto_ural_dialogs"))["call_id"] == 1
 
