@@ -63,7 +63,7 @@ class Figures:
         lines = ["| state | reason | calls |", "|---|---|---:|"]
         for state in STATES:
             reasons = sorted((reason, calls) for (known, reason), calls in self.reasons.items() if known == state)
-            if state == "done":
+            if state == "done" or (self.states[state] and not reasons):
                 reasons = [("", self.states[state])]
             lines += [f"| {state} | {reason} | {calls} |" for reason, calls in reasons]
         lines += [f"| **all** | | **{self.calls}** |", "", "| | |", "|---|---:|"]

@@ -256,6 +256,11 @@ async def fill_two_calls(pool: Pool) -> None:
             {**category, "category": "new_order", "confidence": 60}, {**category, "category": "price_talk", "confidence": 90}
         ])  # fmt: skip
         score = {"text": "t", "quotes": [], "prompt_version": "1", "model": "m", "cost_rub": Decimal(0)}
+        for name in ("greeting", "needs", "objections"):
+            await connection.execute(
+                "INSERT INTO criteria SELECT %s, %s, unnest(%s::text[]), 't', 't', 0, 10, false",
+                [PORTAL, name, ["1", "new"]],
+            )
         await criteria_scores.put(connection, PORTAL, 1, [
             {**score, "criterion": "greeting", "version": "old", "applicable": True, "score": 2}
         ])  # fmt: skip
