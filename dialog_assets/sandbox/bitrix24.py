@@ -36,6 +36,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from starlette.applications import Starlette
@@ -69,7 +70,7 @@ from dialog_assets.sandbox.bitrix24_faults import (
     moved,
     refusal,
 )
-from dialog_assets.sandbox.bitrix24_habits import Habits
+from dialog_assets.sandbox.bitrix24_habits import HabitError, Habits
 from dialog_assets.sandbox.bitrix24_oauth import OAuth
 from dialog_assets.sandbox.bitrix24_pace import Pace
 from dialog_assets.sandbox.bitrix24_php import to_int
@@ -142,12 +143,22 @@ class Bitrix24Server:
         self.oauth.reset()
         self.events.set([])
 
+    def all_habits(self) -> dict[str, dict[str, Any]]:
+        """Every portal's switches."""
+        return {name: asdict(state.habits) for name, state in self.portals.items()}
+
     def set_habits(self, switches: Mapping[str, Any], portal: str | None = None) -> None:
         """Change switches of one portal, or of all. Raises HabitError."""
+        if portal is not None and portal not in self.portals:
+            raise HabitError(f"portal {portal!r} is not known; known are {', '.join(self.portals)}")
         chosen = [self.portals[portal]] if portal is not None else list(self.portals.values())
         changed = [state.habits.changed(dict(switches)) for state in chosen]
         for state, habits in zip(chosen, changed, strict=True):
             state.habits = habits
+
+    def set_events(self, rules: object) -> int:
+        """Replace the script of events; gives their number. Raises EventError."""
+        return self.events.set(rules)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._respond(Request(scope, receive))

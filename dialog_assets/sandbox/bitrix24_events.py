@@ -4,7 +4,7 @@ Here: the kinds of events, when they come, and their check. Not here: tables and
 
 | kind | what happens | fields |
 |---|---|---|
-| insert | new calls: `fields` over a copy of the newest call; ids grow, starts are a second apart, unless `fields` says | fields, count |
+| insert | new calls: `fields` over a copy of the newest; ids grow, starts are a second apart, unless said | fields, count |
 | change | fields of a call change: votes, costs, CRM links, CALL_RECORD_URL | call, fields |
 | delete | a call's row goes away | call |
 | record | a recording appears on the Disk and in the call's row | call, file, size |
@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.sandbox.bitrix24_calling import CRM_TYPES, PortalState

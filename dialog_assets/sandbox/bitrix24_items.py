@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, MethodError
@@ -45,6 +46,7 @@ class _Group:
         return _LOGIC[self.logic](test.holds(row) for test in self.tests)
 
 
+@cache
 def item_name(field: str, *, original_uf: bool = False) -> str:
     """The universal name of a classic field."""
     if field in _RENAMED:
@@ -65,8 +67,8 @@ def item(row: Row, type_id: int, *, original_uf: bool = False) -> dict[str, Any]
         if field in _IDS:
             made[name] = to_int(value)
         elif field in _AMOUNTS:
-            amount = to_number(value)
-            made[name] = int(amount) if amount == int(amount) else float(amount)
+            amount = float(to_number(value))
+            made[name] = int(amount) if amount.is_integer() else amount
         else:
             made[name] = value or None if field.endswith("DATE") else value
     if type_id != 3:

@@ -100,6 +100,8 @@ def to_number(value: Any) -> Decimal:
 
 def to_int(value: Any) -> int:
     """PHP's `(int)`."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
     return int(to_number(value))
 
 

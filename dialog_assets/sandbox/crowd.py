@@ -1,6 +1,6 @@
 """Portals as large as a benchmark needs: generated calls, contacts with deals, recordings, the same for a seed each time.
 
-Here: `crowd_portal` and `crowd_world`. Nobody in it exists: people are «Пример Вымышленный», phones begin with +7 000,
+Here: `crowd_portal` and `crowd_world`. Nobody in it exists: people are «Пример Вымышленный», phones begin with +7 001,
 a code that no one has. A row is made when it is asked for, as JSON at once; only ids and times are kept (about 16 MB
 for 500,000 calls). Not here: the written world with its dialogs (world/), changes (bitrix24_events.py).
 """
@@ -8,6 +8,7 @@ for 500,000 calls). Not here: the written world with its dialogs (world/), chang
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,10 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class _Template:
-    """Rows of one kind: an example row whose varying parts are `%(name)s`, as JSON formats by selection."""
+    """Rows of one kind: an example row whose varying parts are `%(name)s`, as JSON formats by selection.
+
+    `%(!name)s!` as the whole of a string stands for a JSON value that is not a string.
+    """
 
     def __init__(self, example: Row) -> None:
         self._example = example
@@ -42,12 +46,15 @@ class _Template:
         return frozenset(self._example)
 
     def format(self, select: Select | None) -> str:
-        """The selected part as a %-format."""
+        """The selected part as a %-format with names."""
         if select not in self._formats:
             row = self._example if select is None else select.of(self._example)
-            # `%(!name)s` inside a string of the example stands for a JSON value that is not a string.
             self._formats[select] = row_text(row).replace('"%(!', "%(").replace(')s!"', ")s")
         return self._formats[select]
+
+    def positional(self) -> str:
+        """The whole as a %-format that takes values in the order of the names."""
+        return re.sub(r"%\(\w+\)s", "%s", self.format(None))
 
 
 class _CrowdRows:
@@ -75,7 +82,7 @@ class _CrowdRows:
 
     def text(self, number: int, select: Select | None) -> str:
         """The selected part of one row as JSON."""
-        return self._template.format(select) % self._values(number)
+        raise NotImplementedError
 
     def column(self, field: str) -> Iterable[tuple[int, Any]]:
         """Id and one field of every row."""
@@ -85,9 +92,6 @@ class _CrowdRows:
         place = bisect_left(self._ids, number)
         return place < len(self._ids) and self._ids[place] == number
 
-    def _values(self, number: int) -> dict[str, Any]:
-        raise NotImplementedError
-
 
 class _CrowdMapping(_CrowdRows, Mapping[int, Row]):
     """A CRM table by id."""
@@ -95,6 +99,13 @@ class _CrowdMapping(_CrowdRows, Mapping[int, Row]):
     def moments(self) -> array[float]:
         """None: CRM rows are not found by time."""
         return array("d")
+
+    def text(self, number: int, select: Select | None) -> str:
+        """The selected part of one row as JSON."""
+        return self._template.format(select) % self._values(number)
+
+    def _values(self, number: int) -> dict[str, Any]:
+        raise NotImplementedError
 
     def __getitem__(self, number: int) -> Row:
         return self.row(number)
@@ -115,7 +126,7 @@ class CrowdContacts(_CrowdMapping):
                 "id": "%(id)s",
                 "name": "Пример",
                 "last_name": "Вымышленный-%(id)s",
-                "phones": ["+7000%(phone)s"],
+                "phones": ["+700%(phone)s"],
                 "responsible": "%(user)s",
             },
             _OFFSET,
@@ -127,7 +138,7 @@ class CrowdContacts(_CrowdMapping):
         return ()
 
     def _values(self, number: int) -> dict[str, Any]:
-        return {"id": number, "phone": f"{number:07d}", "user": 1 + number % USERS}
+        return {"id": number, "phone": 10_000_000 + number, "user": 1 + number % USERS}
 
 
 class CrowdDeals(_CrowdMapping):
@@ -201,7 +212,9 @@ class CrowdCalls(_CrowdRows, Sequence[Call]):
             ),
         )
         ids = (1 + place * gap + (self._mix(place) >> 40) % gap for place in range(count))
-        super().__init__(_Template(_CALL), array("q", ids))
+        template = _Template(_CALL)
+        self._format = template.positional()
+        super().__init__(template, array("q", ids))
 
     def moments(self) -> array[float]:
         """The calls' starts."""
@@ -265,40 +278,39 @@ class CrowdCalls(_CrowdRows, Sequence[Call]):
         minute, second = divmod(left, 60)
         return f"{known[0]}:{known[1] + minute:02d}:{second:02d}{known[2]}"
 
-    def _values(self, number: int) -> dict[str, Any]:
+    def text(self, number: int, select: Select | None) -> str:  # noqa: ARG002 - the interface of Rows
+        """One call as JSON. The whole row always: the statistics have no select."""
         place = (number - 1) // self._gap
-        mixed = self._mix(place)
+        mixed = (place * 0x9E3779B97F4A7C15 + self._seed) & _MASK
+        mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9 & _MASK) >> 7  # as _mix, which costs a call
         contact = 1 + (mixed >> 8) % self._contacts if self._contacts and mixed % 5 else 0
         start = int(self._starts[place])
-        file = None
-        if self._step and place % self._step == 0:
-            file = self._file(place)
+        file = self._file(place) if self._step and place % self._step == 0 else None
         missed = file is None and mixed % 7 == 0
-        seconds = 0 if missed else 5 + mixed % 595
-        return {
-            "id": number,
-            "user": 1 + mixed % USERS,
-            "phone": f"{contact:07d}" if contact else f"{9_000_000 + mixed % 1_000_000}",
-            "stamp": start,
-            "hash": f"{mixed:032x}",
-            "seconds": seconds,
-            "start": self._iso(start),
-            "code": "304" if missed else "200",
-            "reason": "Call missed" if missed else "",
-            "entity_type": '"CONTACT"' if contact else "null",
-            "entity": f'"{contact}"' if contact else "null",
-            "activity": f'"{FIRST_ACTIVITY + number}"' if contact else "null",
-            "file": "null" if file is None else file,
-            "type": 1 + mixed % 2,
-        }
+        return self._format % (
+            number,
+            1 + mixed % USERS,
+            10_000_000 + contact if contact else 19_000_000 + mixed % 1_000_000,
+            mixed,
+            start,
+            0 if missed else 5 + mixed % 595,
+            self._iso(start),
+            "304" if missed else "200",
+            "Call missed" if missed else "",
+            '"CONTACT"' if contact else "null",
+            f'"{contact}"' if contact else "null",
+            f'"{FIRST_ACTIVITY + number}"' if contact else "null",
+            "null" if file is None else file,
+            1 + mixed % 2,
+        )
 
 
 _CALL: Row = {
     "ID": "%(id)s",
     "PORTAL_USER_ID": "%(user)s",
     "PORTAL_NUMBER": "3",
-    "PHONE_NUMBER": "+7000%(phone)s",
-    "CALL_ID": "externalCall.%(hash)s.%(stamp)s",
+    "PHONE_NUMBER": "+700%(phone)s",
+    "CALL_ID": "externalCall.5a4db0c5%(hash)s.%(stamp)s",
     "EXTERNAL_CALL_ID": None,
     "CALL_CATEGORY": "external",
     "CALL_LOG": None,
@@ -314,7 +326,7 @@ _CALL: Row = {
     "CRM_ENTITY_ID": "%(!entity)s!",
     "CRM_ACTIVITY_ID": "%(!activity)s!",
     "REST_APP_ID": "3",
-    "REST_APP_NAME": "АТС Пример",
+    "REST_APP_NAME": "Example PBX",
     "TRANSCRIPT_ID": None,
     "TRANSCRIPT_PENDING": "N",
     "SESSION_ID": None,
