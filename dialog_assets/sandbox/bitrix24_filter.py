@@ -23,7 +23,7 @@ _LISTS = {"@": "=", "!@": "!"}
 _RANGES = ("><", "!><")
 
 
-class Test(Protocol):
+class RowTest(Protocol):
     """Something that a row passes or not."""
 
     def holds(self, row: dict[str, Any]) -> bool:

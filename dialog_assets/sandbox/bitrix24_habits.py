@@ -80,5 +80,5 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if hint in (bool, int, str) and type(value) is hint:
         return value.rstrip("/") if isinstance(value, str) else value
-    expected = {"visible_users": "a list of user ids", "billing": " or ".join(get_args(hint))}.get(name)
-    raise HabitError(f"habit {name} has the value {value!r}; expected {expected or hint.__name__}")
+    expected = {"visible_users": "a list of user ids", "billing": "commands or batch"}.get(name) or hint.__name__
+    raise HabitError(f"habit {name} has the value {value!r}; expected {expected}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, MethodError
 from dialog_assets.sandbox.bitrix24_crm import crm_fields, crm_kind
-from dialog_assets.sandbox.bitrix24_filter import CRM_OPERATORS, Test, read_filter
+from dialog_assets.sandbox.bitrix24_filter import CRM_OPERATORS, RowTest, read_filter
 from dialog_assets.sandbox.bitrix24_php import as_list, as_map, to_int, to_number
 from dialog_assets.sandbox.bitrix24_rows import MULTIFIELDS, Row, row_text
 from dialog_assets.sandbox.bitrix24_table import Sort, Table
@@ -39,7 +39,7 @@ class _Group:
     """Conditions of a nested `logic`."""
 
     logic: str
-    tests: tuple[Test, ...]
+    tests: tuple[RowTest, ...]
 
     def holds(self, row: dict[str, Any]) -> bool:
         """Whether the row passes all of them, or any."""
@@ -117,8 +117,8 @@ def _list(call: MethodCall) -> Answer:
     return Answer({"items": answer.result}, answer.total, answer.next, answer.counted, answer.skipped)
 
 
-def _tests(call: MethodCall, filter_: Any, classic: Mapping[str, str]) -> list[Test]:
-    found: list[Test] = []
+def _tests(call: MethodCall, filter_: Any, classic: Mapping[str, str]) -> list[RowTest]:
+    found: list[RowTest] = []
     flat: dict[str, Any] = {}
     given = as_map(filter_)
     for key, value in given.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, PortalState
-from dialog_assets.sandbox.bitrix24_filter import STATISTIC_OPERATORS, Condition, Kind, Test, read_filter
+from dialog_assets.sandbox.bitrix24_filter import STATISTIC_OPERATORS, Condition, Kind, RowTest, read_filter
 from dialog_assets.sandbox.bitrix24_php import to_int
 from dialog_assets.sandbox.bitrix24_rows import Row, row_text
 from dialog_assets.sandbox.bitrix24_table import Sort
@@ -51,7 +51,7 @@ def seen_call(state: PortalState, number: int) -> Row:
 
 def _statistic(call: MethodCall) -> Answer:
     state, habits = call.state, call.state.habits
-    tests: list[Test] = list(read_filter(call.params.get("FILTER"), STATISTIC_OPERATORS, _KINDS.get, state.zone))
+    tests: list[RowTest] = list(read_filter(call.params.get("FILTER"), STATISTIC_OPERATORS, _KINDS.get, state.zone))
     if habits.visible_users:
         users = tuple(Decimal(user) for user in habits.visible_users)
         tests = [test for test in tests if not isinstance(test, Condition) or test.field != "PORTAL_USER_ID"]

@@ -20,7 +20,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from dialog_assets.sandbox.bitrix24_filter import Condition, Kind, Test, sort_key
+from dialog_assets.sandbox.bitrix24_filter import Condition, Kind, RowTest, sort_key
 from dialog_assets.sandbox.bitrix24_php import to_int
 from dialog_assets.sandbox.bitrix24_rows import Row, Rows, Select, row_text
 
@@ -61,7 +61,7 @@ class _Candidates:
     ids: Sequence[int]
     low: int
     high: int
-    rest: tuple[Test, ...]
+    rest: tuple[RowTest, ...]
     times: tuple[int, int] | None
 
     def __len__(self) -> int:
@@ -164,7 +164,7 @@ class Table:
 
     def find(
         self,
-        tests: Sequence[Test],
+        tests: Sequence[RowTest],
         order: Sequence[Sort] | None,
         start: int | None,
         *,
@@ -206,12 +206,12 @@ class Table:
                     break
         return some
 
-    def _narrow(self, tests: Sequence[Test], until: datetime | None) -> _Candidates:
+    def _narrow(self, tests: Sequence[RowTest], until: datetime | None) -> _Candidates:
         """What the indexes make of a filter."""
         low_id, high_id = -math.inf, math.inf
         low_time, high_time = 0, len(self._times)
         chosen: set[int] | None = None
-        rest: list[Test] = []
+        rest: list[RowTest] = []
         if self._moment is not None and until is not None:
             high_time = bisect_right(self._times, until.timestamp())
         for test in tests:

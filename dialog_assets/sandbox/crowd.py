@@ -185,7 +185,7 @@ class CrowdDeals(_CrowdMapping):
 
 
 class CrowdCalls(_CrowdRows, Sequence[Call]):
-    """Calls in the order of their ids; ids have gaps of up to `gap` - 1, starts go up to a minute against that order.
+    """Calls in the order of their ids; ids have gaps of up to `gap` - 1, starts go up to ten minutes against that order.
 
     A row is written when the call ends and its id given then, so ids and starts are nearly, not quite, in one order.
     """
@@ -207,7 +207,7 @@ class CrowdCalls(_CrowdRows, Sequence[Call]):
         self._starts = array(
             "d",
             (
-                int(begin + place * width) + self._mix(place) % max(1, min(60, int(width * 20)))
+                int(begin + place * width) + self._mix(place) % max(1, min(600, int(width * 20)))
                 for place in range(count)
             ),
         )
