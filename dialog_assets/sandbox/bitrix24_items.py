@@ -2,6 +2,7 @@
 
 Here: names and types of the universal form, its filter with nested logic and its hard errors. Not here: the rows
 themselves, other entity types than lead, deal, contact and company.
+Filter and order take the classic spelling too (ID, CONTACT_ID): both peers of facts 10 send it, the official one always.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def _table(call: MethodCall) -> tuple[int, str, Table]:
 def _list(call: MethodCall) -> Answer:
     type_id, name, table = _table(call)
     original_uf = call.param("USEORIGINALUFNAMES") in ("Y", True)
-    classic = {item_name(field, original_uf=original_uf): field for field in crm_fields(name, table)}
+    fields = crm_fields(name, table)
+    classic = {**{field: field for field in fields}, **{item_name(one, original_uf=original_uf): one for one in fields}}
     classic |= {"contactIds": "CONTACT_ID"} if type_id != 3 else {}
     zone = call.state.zone
     tests = _tests(call, call.param("FILTER"), classic)

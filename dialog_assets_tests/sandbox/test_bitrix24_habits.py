@@ -183,10 +183,11 @@ def test_items() -> None:
     ]
     page = site.ask("crm.item.list", {"entityTypeId": 3, "select": ["id"]}).json()
     assert (len(page["result"]["items"]), page["total"], page["next"]) == (50, 60, 50)
+    assert [one["id"] for one in items(entityTypeId=3, filter={">ID": 58}, order={"ID": "DESC"})] == [60, 59]
     assert "UF_CRM_1" in items(entityTypeId=3, useOriginalUfNames="Y")[0]
     for params, code in (
         ({"entityTypeId": 3, "filter": {"noSuch": 1}}, "INVALID_ARG_VALUE"),
-        ({"entityTypeId": 3, "filter": {"NAME": 1}}, "INVALID_ARG_VALUE"),
+        ({"entityTypeId": 3, "filter": {"Name": 1}}, "INVALID_ARG_VALUE"),
         ({"entityTypeId": 3, "order": {"noSuch": "ASC"}}, "INVALID_ARG_VALUE"),
         ({"entityTypeId": 99}, "NOT_FOUND"),
     ):
