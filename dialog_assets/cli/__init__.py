@@ -193,6 +193,7 @@ def doctor(names: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.option("--bitrix-port", type=int, default=0, show_default="any free one", help="Bitrix24 REST and downloads.")
+@click.option("--bitrix-https-port", type=int, help="The same over https; 0 is any free one. Not served by default.")
 @click.option("--voicekit-port", type=int, default=0, show_default="any free one", help="VoiceKit gRPC, plaintext.")
 @click.option("--inbound-port", type=int, default=0, show_default="any free one", help="VoiceKit's storage.")
 @click.option("--s3-port", type=int, default=0, show_default="any free one", help="S3.")
@@ -205,6 +206,7 @@ def doctor(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print addresses and credentials as one JSON line.")
 def sandbox(
     bitrix_port: int,
+    bitrix_https_port: int | None,
     voicekit_port: int,
     inbound_port: int,
     s3_port: int,
@@ -234,6 +236,7 @@ def sandbox(
         serve(
             Sandbox(
                 bitrix_port=bitrix_port,
+                bitrix_https_port=bitrix_https_port,
                 voicekit_port=voicekit_port,
                 inbound_port=inbound_port,
                 s3_port=s3_port,

@@ -8,20 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from dialog_assets.sandbox.bitrix24_calling import Answer, MethodError, Stopwatch
+from dialog_assets.sandbox.bitrix24_calling import Answer, MethodError
 from dialog_assets.sandbox.bitrix24_php import as_map, is_on, parse_query, section
+from dialog_assets.sandbox.bitrix24_rows import RowPage
 
 MAX_COMMANDS = 50
 _FORBIDDEN = ("batch", "upload", "download")
 _LINK = re.compile(r"\$(result|error|total|next)((?:\[[^\]]*\])+)")
 
-Carry = Callable[[str, dict[str, Any]], Awaitable[Answer]]
+Carry = Callable[[str, dict[str, Any]], Awaitable[tuple[Answer, dict[str, Any]]]]
 
 
-async def run_batch(params: dict[str, Any], carry: Carry, zone: ZoneInfo) -> dict[str, Any]:
-    """Run the commands of `cmd` with `carry(method, parameters)`; the answer is the `result` of the batch.
+async def run_batch(params: dict[str, Any], carry: Carry) -> dict[str, Any]:
+    """Run the commands of `cmd` with `carry(method, parameters)`, which gives an answer and its `time` field.
+
+    The result is the `result` of the batch.
 
     An error of one command stands in its place and the rest go on, unless `halt` is on: then later keys are absent.
     """
@@ -31,7 +33,7 @@ async def run_batch(params: dict[str, Any], carry: Carry, zone: ZoneInfo) -> dic
         try:
             if number >= MAX_COMMANDS:
                 raise MethodError("ERROR_BATCH_LENGTH_EXCEEDED", "Max batch length exceeded")
-            await _run_command(key, str(command), sections, carry, zone)
+            await _run_command(key, str(command), sections, carry)
         except MethodError as error:
             sections["error"][key] = error.body()
             if halt:
@@ -39,18 +41,14 @@ async def run_batch(params: dict[str, Any], carry: Carry, zone: ZoneInfo) -> dic
     return {name if name == "result" else f"result_{name}": section(values) for name, values in sections.items()}
 
 
-async def _run_command(
-    key: str, command: str, sections: dict[str, dict[str, Any]], carry: Carry, zone: ZoneInfo
-) -> None:
+async def _run_command(key: str, command: str, sections: dict[str, dict[str, Any]], carry: Carry) -> None:
     name, _, query = command.partition("?")
     method = method_name(name)
     if method in _FORBIDDEN:
         raise MethodError("ERROR_BATCH_METHOD_NOT_ALLOWED", "Method is not allowed for batch usage", 405)
     params = {name: resolve(value, sections) for name, value in parse_query(query).items()}
-    watch = Stopwatch(zone)
-    answer = await carry(method, params)
+    answer, sections["time"][key] = await carry(method, params)
     sections["result"][key] = answer.result
-    sections["time"][key] = watch.stop()
     if answer.total is not None:
         sections["total"][key] = answer.total
     if answer.next is not None:
@@ -86,11 +84,17 @@ def resolve(value: Any, sections: dict[str, dict[str, Any]]) -> Any:
 def _follow(link: re.Match[str], sections: dict[str, dict[str, Any]]) -> Any:
     node: Any = sections[link.group(1)]
     for key in re.findall(r"\[([^\]]*)\]", link.group(2)):
-        children = as_map(node)
-        if children.get(key) is None:
+        child = _child(node, key)
+        if child is None:
             break
-        node = children[key]
-    return node
+        node = child
+    return node.rows if isinstance(node, RowPage) else node
+
+
+def _child(node: Any, key: str) -> Any:
+    if isinstance(node, RowPage):
+        return node[int(key)] if key.isdigit() and int(key) < len(node) else None
+    return as_map(node).get(key)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a REST method of the stand-in gets and gives: call, answer, error, page.
+"""What a REST method of the stand-in gets and gives: portal, call, answer, error, time.
 
 Here: values shared by the method modules. Not here: methods, HTTP.
 Source: facts/bitrix24.md 1.2, 1.3 and 2.4.
@@ -6,22 +6,28 @@ Source: facts/bitrix24.md 1.2, 1.3 and 2.4.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from dialog_assets.sandbox.bitrix24_bucket import Bucket
+from dialog_assets.sandbox.bitrix24_files import Files
+from dialog_assets.sandbox.bitrix24_habits import Habits
+from dialog_assets.sandbox.bitrix24_operating import Level, Operating
 from dialog_assets.sandbox.bitrix24_php import to_int
+from dialog_assets.sandbox.bitrix24_rows import RowPage, rows_of
+from dialog_assets.sandbox.bitrix24_table import Found, Table
 from dialog_assets.sandbox.clock import Clock
-from dialog_assets.sandbox.world.model import Call, Recording, SandboxPortal
+from dialog_assets.sandbox.world.model import SandboxPortal
 
-PAGE_SIZE = 50
 SCOPES = ("crm", "disk", "telephony", "user")
+CRM_TYPES = ("lead", "deal", "contact", "company")
+_Made = TypeVar("_Made")
+_LINKS = ("CONTACT_ID", "COMPANY_ID", "LEAD_ID")
 
 
 class MethodError(Exception):
@@ -40,13 +46,34 @@ class MethodError(Exception):
 
 @dataclass
 class PortalState:
-    """One portal behind its webhook: its data, its bucket, and what the webhook may do."""
+    """One portal: its data with what changed since, its limits, its habits.
+
+    `bucket_size` and `drain_per_second` are the leaky bucket of each source. `provider_url` is where the provider's
+    copies of recordings are, once the sandbox is up.
+    """
 
     portal: SandboxPortal
     clock: Clock
-    bucket: Bucket
+    bucket_size: float = 50
+    drain_per_second: float = 2.0
     seed: int = 0
+    given_habits: Habits = field(default_factory=Habits)
     scopes: list[str] = field(default_factory=lambda: list(SCOPES))
+    provider_url: str = ""
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the world as it was written, with empty limits and the first habits."""
+        self.habits = self.given_habits
+        self.operating = Operating(lambda: self.habits)
+        self.busy_until = 0.0
+        self._buckets: dict[str, Bucket] = {}
+        self.files = Files(self.portal.recordings)
+        self._memos: dict[str, tuple[Hashable, Any]] = {}
+        for name in ("calls", "users", "crm"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -54,16 +81,47 @@ class PortalState:
         return ZoneInfo(self.portal.time_zone)
 
     @cached_property
-    def unordered_calls(self) -> list[Call]:
-        """The calls as a database gives them when nobody asks for an order: scattered, but the same each time."""
-        calls = list(self.portal.calls)
-        random.Random(self.seed).shuffle(calls)
-        return calls
+    def calls(self) -> Table:
+        """The call statistics."""
+        return Table(rows_of(self.portal.calls), moment="CALL_START_DATE", seed=self.seed)
 
     @cached_property
-    def recordings(self) -> dict[int, Recording]:
-        """The portal's recordings by Disk object id."""
-        return {call.recording.file_id: call.recording for call in self.portal.calls if call.recording is not None}
+    def users(self) -> Table:
+        """The employees."""
+        return Table(rows_of(self.portal.users))
+
+    @cached_property
+    def crm(self) -> dict[str, Table]:
+        """The tables of the CRM by type."""
+        data = {
+            "lead": self.portal.leads,
+            "deal": self.portal.deals,
+            "contact": self.portal.contacts,
+            "company": self.portal.companies,
+        }
+        return {name: Table(rows_of(rows), links=_LINKS) for name, rows in data.items()}
+
+    def memo(self, name: str, key: Hashable, make: Callable[[], _Made]) -> _Made:
+        """What `make` gave for `key` when it was last asked for, or gives now."""
+        if name not in self._memos or self._memos[name][0] != key:
+            self._memos[name] = (key, make())
+        made: _Made = self._memos[name][1]
+        return made
+
+    def bucket(self, source: str) -> Bucket:
+        """The leaky bucket of one source address (facts 2.1)."""
+        if source not in self._buckets:
+            self._buckets[source] = Bucket(self.bucket_size, self.drain_per_second)
+        return self._buckets[source]
+
+
+@dataclass(frozen=True)
+class Access:
+    """By what right a command is carried out: `credential` keys the operating time; `token` is an OAuth access token."""
+
+    credential: str
+    user: int
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,12 +132,13 @@ class MethodCall:
     params: dict[str, Any]
     start: int | None
     base_url: str
+    access: Access
 
     @classmethod
-    def of(cls, state: PortalState, params: dict[str, Any], base_url: str) -> MethodCall:
+    def of(cls, state: PortalState, params: dict[str, Any], base_url: str, access: Access) -> MethodCall:
         """Take `start` out of the parameters and cast it, as the portal does for every method (facts 1.1)."""
         rest = {key: value for key, value in params.items() if key != "start"}
-        return cls(state, rest, to_int(params["start"]) if "start" in params else None, base_url)
+        return cls(state, rest, to_int(params["start"]) if "start" in params else None, base_url, access)
 
     def param(self, name: str) -> Any:
         """A parameter whose case does not matter; of several spellings the last one wins and the others are lost."""
@@ -95,6 +154,13 @@ class Answer:
     next: int | None = None
     counted: int = 0
     skipped: int = 0
+
+    @classmethod
+    def page(cls, found: Found, text: Callable[[int], str]) -> Answer:
+        """A page of a list; `text` gives a row as JSON by id."""
+        return cls(
+            RowPage([text(number) for number in found.ids]), found.total, found.next, found.counted, found.skipped
+        )
 
     def envelope(self, time_field: dict[str, Any]) -> dict[str, Any]:
         """The body of a plain request's answer."""
@@ -114,35 +180,35 @@ class Method:
     run: Callable[[MethodCall], Answer]
 
 
-def page(rows: Sequence[Any], start: int | None) -> Answer:
-    """One page of 50 rows; a negative start is answered without count and without `next` (facts 2.4)."""
-    if start is not None and start < 0:
-        return Answer(list(rows[:PAGE_SIZE]), total=0)
-    offset = start or 0
-    found = list(rows[offset : offset + PAGE_SIZE])
-    following = offset + len(found)
-    more = bool(found) and following < len(rows)
-    return Answer(found, len(rows), following if more else None, counted=len(rows), skipped=min(offset, len(rows)))
-
-
 class Stopwatch:
     """The `time` field of an answer or of one command, from creation to `stop`."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
-        self._zone = zone
+    def __init__(self, state: PortalState) -> None:
+        self._state = state
         self._start = time.time()
 
-    def stop(self) -> dict[str, Any]:
-        """The field in its 2026 form: integer `start`, processing 0, dates in the portal server's offset (facts 1.2)."""
+    @property
+    def seconds(self) -> float:
+        """Since creation."""
+        return time.time() - self._start
+
+    def stop(self, level: Level) -> dict[str, Any]:
+        """The field in the form that the portal's habits ask for, dates in the server's offset (facts 1.2)."""
+        habits = self._state.habits
         finish = time.time()
-        return {
-            "start": int(self._start),
+        start = int(self._start) if habits.integer_start else self._start
+        told: dict[str, Any] = {
+            "start": start,
             "finish": finish,
-            "duration": finish - int(self._start),
-            "processing": 0,
+            "duration": finish - start,
+            "processing": 0 if habits.integer_start else (finish - start) / 2,
             "date_start": self._iso(self._start),
             "date_finish": self._iso(finish),
         }
+        if habits.limiter and habits.operating_shown:
+            told["operating_reset_at"] = int(level.reset_at)
+            told["operating"] = level.operating
+        return told
 
     def _iso(self, moment: float) -> str:
-        return datetime.fromtimestamp(int(moment), self._zone).isoformat()
+        return datetime.fromtimestamp(int(moment), self._state.zone).isoformat()

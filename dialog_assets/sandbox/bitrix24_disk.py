@@ -13,12 +13,12 @@ import secrets
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, MethodError, PortalState
+from dialog_assets.sandbox.bitrix24_files import LIVE, StoredFile
 from dialog_assets.sandbox.bitrix24_php import to_int
 from dialog_assets.sandbox.world.model import Recording
 
@@ -31,11 +31,11 @@ _NGINX = (
 )
 
 
-def _recording(state: PortalState, file_id: int) -> Recording | None:
-    recording = state.recordings.get(file_id)
-    if recording is None or not state.clock.has_come(recording.ready_at) or not recording.path.is_file():
+def _file_of(state: PortalState, file_id: int) -> StoredFile | None:
+    file = state.files.get(file_id)
+    if file is None or not state.clock.has_come(file.recording.ready_at) or file.recording.size is None:
         return None
-    return recording
+    return file
 
 
 def _file(call: MethodCall) -> Answer:
@@ -43,12 +43,12 @@ def _file(call: MethodCall) -> Answer:
     file_id = to_int(call.param("ID"))
     if file_id <= 0:
         raise MethodError("ERROR_ARGUMENT", "Invalid value of parameter {id}")
-    recording = _recording(state, file_id)
-    if recording is None:
+    file = _file_of(state, file_id)
+    if file is None:
         raise MethodError("ERROR_NOT_FOUND", "Could not find entity with id.")
-    user, secret = state.portal.webhook_user, state.portal.webhook_secret
+    user, recording = call.access.user, file.recording
     created = recording.ready_at.astimezone(state.zone).isoformat(timespec="seconds")
-    token = quote(make_token(file_id, user), safe="")
+    updated = created if file.updated is None else file.updated.astimezone(state.zone).isoformat(timespec="seconds")
     return Answer(
         {
             "ID": str(file_id),
@@ -57,29 +57,37 @@ def _file(call: MethodCall) -> Answer:
             "STORAGE_ID": "11",
             "TYPE": "file",
             "PARENT_ID": "37",
-            "DELETED_TYPE": "0",
-            "GLOBAL_CONTENT_VERSION": "1",
-            "FILE_ID": str(file_id + 20_000),
-            "SIZE": str(recording.path.stat().st_size),
+            "DELETED_TYPE": str(file.deleted_type),
+            "GLOBAL_CONTENT_VERSION": str(file.version),
+            "FILE_ID": str(file_id + 20_000 + file.version - 1),
+            "SIZE": str(recording.size),
             "CREATE_TIME": created,
-            "UPDATE_TIME": created,
-            "DELETE_TIME": None,
+            "UPDATE_TIME": updated,
+            "DELETE_TIME": None if file.deleted_type == LIVE else updated,
             "CREATED_BY": str(user),
             "UPDATED_BY": str(user),
-            "DELETED_BY": "0",
-            "DOWNLOAD_URL": f"{call.base_url}/rest/{user}/{secret}/download/?token={token}",
+            "DELETED_BY": "0" if file.deleted_type == LIVE else str(user),
+            "DOWNLOAD_URL": _download_url(call, file_id),
             "DETAIL_URL": f"{call.base_url}/docs/file/{quote(recording.name)}",
         }
     )
 
 
+def _download_url(call: MethodCall, file_id: int) -> str:
+    """Both forms carry the credential (facts 4.3)."""
+    token = quote(make_token(call.state.portal.portal, file_id, call.access.user), safe="")
+    if call.access.token is not None:
+        return f"{call.base_url}/rest/download.json?auth={call.access.token}&token={token}"
+    return f"{call.base_url}/rest/{call.access.user}/{call.state.portal.webhook_secret}/download/?token={token}"
+
+
 METHODS = {"disk.file.get": Method(("disk",), _file)}
 
 
-def make_token(file_id: int, user: int) -> str:
+def make_token(portal: str, file_id: int, user: int) -> str:
     """A token for one download: what it opens, a random part, a signature. To be used unchanged."""
     opened = b64encode(f"id={file_id}&_={secrets.token_urlsafe(24)}".encode()).decode()
-    bound = b64encode(f"download|disk|{opened}|{user}".encode()).decode()
+    bound = b64encode(f"download|disk|{opened}|{portal}|{user}".encode()).decode()
     unsigned = f"disk|{opened}|{bound}"
     return f"{unsigned}.{_sign(unsigned)}"
 
@@ -88,7 +96,7 @@ def _sign(text: str) -> str:
     return b64encode(hmac.new(_SIGNING_KEY, text.encode(), hashlib.sha256).digest()).decode()
 
 
-def open_token(token: str, state: PortalState) -> Recording:
+def open_token(token: str, state: PortalState, user: int) -> Recording:
     """The recording behind a token.
 
     Raises MethodError for a token that this portal did not sign, or whose file is gone.
@@ -97,13 +105,18 @@ def open_token(token: str, state: PortalState) -> Recording:
     if not hmac.compare_digest(_sign(unsigned).encode(), signature.encode()):
         raise MethodError("ERROR_CORE", "Link check failed")
     _, opened, bound = unsigned.split("|")
-    if not b64decode(bound).decode().endswith(f"|{state.portal.webhook_user}"):
+    if not b64decode(bound).decode().endswith(f"|{state.portal.portal}|{user}"):
         raise MethodError("ERROR_CORE", "Link check failed")
     found = re.match(r"id=(\d+)&", b64decode(opened).decode())
-    recording = _recording(state, int(found.group(1))) if found else None
-    if recording is None:
+    return open_file(state, int(found.group(1)) if found else 0)
+
+
+def open_file(state: PortalState, file_id: int) -> Recording:
+    """The newest version of a live file. Raises MethodError."""
+    file = _file_of(state, file_id)
+    if file is None or file.deleted_type != LIVE:
         raise MethodError("ERROR_NOT_FOUND", "Could not find entity with id.")
-    return recording
+    return file.recording
 
 
 def looks_like_a_browser(headers: dict[str, str]) -> bool:
@@ -148,7 +161,7 @@ def read_range(header: str | None, size: int) -> Span | None:
 
 def file_answer(recording: Recording, range_header: str | None, media_type: str | None = None) -> Response:
     """The recording or a range of it, streamed; `media_type` replaces the file's own."""
-    size = recording.path.stat().st_size
+    size = recording.size or 0
     try:
         asked = read_range(range_header, size)
     except ValueError:
@@ -163,16 +176,14 @@ def file_answer(recording: Recording, range_header: str | None, media_type: str 
     }
     if asked is not None:
         headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
-    return StreamingResponse(_chunks(recording.path, span), 200 if asked is None else 206, headers)
+    return StreamingResponse(_chunks(recording, span), 200 if asked is None else 206, headers)
 
 
-async def _chunks(path: Path, span: Span) -> AsyncIterator[bytes]:
-    left = span.length
-    with path.open("rb") as file:
-        file.seek(span.first)
-        while left > 0:
-            chunk = file.read(min(_CHUNK, left))
-            if not chunk:
-                return
-            left -= len(chunk)
-            yield chunk
+async def _chunks(recording: Recording, span: Span) -> AsyncIterator[bytes]:
+    at = span.first
+    while at <= span.last:
+        chunk = recording.read(at, min(_CHUNK, span.last - at + 1))
+        if not chunk:
+            return
+        at += len(chunk)
+        yield chunk

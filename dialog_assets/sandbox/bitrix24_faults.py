@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
@@ -15,14 +16,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dialog_assets.sandbox.bitrix24_calling import MethodError
 from dialog_assets.sandbox.bitrix24_php import encode
-from dialog_assets.sandbox.faults import Fault
+from dialog_assets.sandbox.books import Books
+from dialog_assets.sandbox.faults import Fault, Faults
 
-ANSWERS = ("503", "500", "502_html", "200_error", "json_200", "html_200", "401", "redirect", "reset")
+DOWNLOAD_ANSWERS = ("503", "500", "502_html", "200_error", "json_200", "html_200", "redirect", "reset")
+ANSWERS = (*DOWNLOAD_ANSWERS, "401")
 DOWNLOAD_ONLY = ("truncated", "wrong_type")
-COMMAND = "command_error"
+COMMAND = ("command_error", "429")
 
 TOO_MANY = MethodError("QUERY_LIMIT_EXCEEDED", "Too many requests", 503)
-BAD_WEBHOOK = MethodError("INVALID_CREDENTIALS", "Invalid request credentials", 401)
+BLOCKED = MethodError("OPERATION_TIME_LIMIT", "Method is blocked due to operation time limit.", 429)
+_BAD_WEBHOOK = "Invalid request credentials"
 _INTERNAL = MethodError("INTERNAL_SERVER_ERROR", "Internal server error", 500)
 _LINK = MethodError("ERROR_CORE", "Link check failed", 200)
 
@@ -30,14 +34,19 @@ _GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad G
 _PAGE = "<!DOCTYPE html><html><head><title>Bitrix24</title></head><body>Service is being updated</body></html>"
 
 
+def bad_webhook(status: int = 401) -> MethodError:
+    """The refusal of a webhook's wrong secret."""
+    return MethodError("INVALID_CREDENTIALS", _BAD_WEBHOOK, status)
+
+
 def refusal(error: MethodError, status: int | None = None) -> Response:
     """A MethodError as an HTTP answer."""
     return json_answer(error.body(), status or error.status)
 
 
-def json_answer(body: Any, status: int = 200) -> Response:
+def json_answer(body: Any, status: int = 200, *, hex_quotes: bool = False, headers: Any = None) -> Response:
     """JSON with the portal's Content-Type."""
-    return Response(encode(body), status, media_type="application/json; charset=utf-8")
+    return Response(encode(body, hex_quotes=hex_quotes), status, headers, media_type="application/json; charset=utf-8")
 
 
 def faulty_answer(fault: Fault, request: Request) -> Response:
@@ -49,11 +58,26 @@ def faulty_answer(fault: Fault, request: Request) -> Response:
         "200_error": lambda: refusal(_INTERNAL, 200),
         "json_200": lambda: refusal(_LINK),
         "html_200": lambda: HTMLResponse(_PAGE, 200),
-        "401": lambda: refusal(BAD_WEBHOOK),
-        "redirect": lambda: RedirectResponse(f"{fault.value}{request.url.path}?{request.url.query}", 302),
+        "401": lambda: refusal(bad_webhook()),
+        "redirect": lambda: moved(request, str(fault.value)),
         "reset": Reset,
     }
     return makers[fault.kind]()
+
+
+def faulty_file(make: Callable[[str | None], Response], label: str, books: Books, faults: Faults) -> Response:
+    """A download's answer, cut or under a wrong type if the script says so; `make` takes the type to send instead."""
+    fault = faults.strike("bitrix24", label, DOWNLOAD_ONLY)
+    if fault is None:
+        return make(None)
+    books.count("bitrix24", "faults")
+    return Truncated(make(None)) if fault.kind == "truncated" else make(str(fault.value or "text/plain"))
+
+
+def moved(request: Request, base_url: str) -> Response:
+    """302 to the same path and query at another address."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{base_url}{request.url.path}{query}", 302)
 
 
 def command_error(fault: Fault) -> MethodError:
@@ -90,22 +114,53 @@ class Truncated(Response):
             else:
                 await send(message)
 
-        async def never() -> Message:
-            return await asyncio.Future()
-
-        await self._whole(scope, never, half)
+        await self._whole(scope, _never, half)
         await _hang_up(receive)
 
 
-async def _hang_up(receive: Receive) -> None:
-    """Close the connection and wait until the server knows, so that it does not answer 500 on its own.
+class SlowHeaders(Response):
+    """Another answer whose status line and headers come in ten pieces over `seconds`; then the connection is closed."""
 
-    ASGI has no word for this, so it takes uvicorn's transport, which `receive` is bound to.
-    """
-    cycle = getattr(receive, "__self__", None)
-    transport = getattr(cycle, "transport", None)
+    def __init__(self, whole: Response, seconds: float) -> None:
+        super().__init__()
+        self._whole = whole
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Write the answer past the server, which would send all headers at once."""
+        transport = _transport(receive)
+
+        async def dribble(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                transport.write(message.get("body", b""))
+                return
+            status = HTTPStatus(message["status"])
+            lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
+            lines += [name + b": " + value for name, value in message["headers"]]
+            head = b"\r\n".join([*lines, b"connection: close", b"", b""])
+            step = -(-len(head) // 10)
+            for at in range(0, len(head), step):
+                transport.write(head[at : at + step])
+                await asyncio.sleep(self._seconds / 10)
+
+        await self._whole(scope, _never, dribble)
+        await _hang_up(receive)
+
+
+async def _never() -> Message:
+    return await asyncio.Future()
+
+
+def _transport(receive: Receive) -> Any:
+    """ASGI has no word for the connection, so this takes uvicorn's transport, which `receive` is bound to."""
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is None:
-        raise RuntimeError("the faults reset and truncated need a real connection: run the app with uvicorn")
-    transport.close()
+        raise RuntimeError("reset, truncated and slow_headers need a real connection: run the app with uvicorn")
+    return transport
+
+
+async def _hang_up(receive: Receive) -> None:
+    """Close the connection and wait until the server knows, so that it does not answer 500 on its own."""
+    _transport(receive).close()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
-from typing import Any, Literal
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Literal, Protocol
 
 from dialog_assets.sandbox.bitrix24_php import as_list, as_map, to_number
 
@@ -21,6 +21,13 @@ CRM_OPERATORS = ("!@", "=%", "%=", ">=", "<=", "!=", "=", "!", ">", "<", "@", "%
 
 _LISTS = {"@": "=", "!@": "!"}
 _RANGES = ("><", "!><")
+
+
+class RowTest(Protocol):
+    """Something that a row passes or not."""
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Whether the row passes."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +141,7 @@ def _values(prefix: str, value: Any, kind: Kind, zone: tzinfo) -> tuple[Any, ...
     return tuple(ready)
 
 
-def sort_rows(
-    rows: Sequence[dict[str, Any]], field: str, kind: Kind, zone: tzinfo, *, descending: bool
-) -> list[dict[str, Any]]:
-    """The rows by one field; equal ones keep their order, absent values are the smallest, as in MySQL."""
-
-    def rank(row: dict[str, Any]) -> tuple[Any, ...]:
-        value = cast(row.get(field), kind, zone)
-        return (False,) if value is None else (True, value)
-
-    return sorted(rows, key=rank, reverse=descending)
+def sort_key(row: dict[str, Any], field: str, kind: Kind, zone: tzinfo = UTC) -> tuple[Any, ...]:
+    """What one field sorts a row by: absent values are the smallest, as in MySQL."""
+    value = cast(row.get(field), kind, zone)
+    return (False,) if value is None else (True, value)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)")
+_ESCAPE = re.compile(r"\\.")
+_MARK = f"\0{secrets.token_hex(8)}"
+_QUOTED_MARK = json.dumps(_MARK)
 
 
 def parse_query(text: str) -> dict[str, Any]:
@@ -96,6 +100,8 @@ def to_number(value: Any) -> Decimal:
 
 def to_int(value: Any) -> int:
     """PHP's `(int)`."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
     return int(to_number(value))
 
 
@@ -104,6 +110,29 @@ def is_on(value: Any) -> bool:
     return value not in (None, False, 0, "0", "", [], {})
 
 
-def encode(payload: Any) -> bytes:
-    r"""JSON as PHP writes it: UTF-8 text with `/` as `\/`."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/").encode()
+class Ready(Protocol):
+    """A value that is JSON already, with its slashes escaped."""
+
+    @property
+    def json(self) -> str:
+        """The JSON."""
+
+
+def encode(payload: Any, *, hex_quotes: bool = False) -> bytes:
+    r"""JSON as PHP writes it: UTF-8 text with `/` as `\/`, on some portals with quotes as `\u0022`.
+
+    A value of type Ready is put in as it is: pages of rows are most of what a portal sends.
+    """
+    ready: list[str] = []
+
+    def keep(value: Ready) -> str:
+        ready.append(value.json)
+        return _MARK
+
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), default=keep).replace("/", "\\/")
+    if ready:
+        pieces = text.split(_QUOTED_MARK)
+        text = "".join(piece for pair in zip(pieces, [*ready, ""], strict=True) for piece in pair)
+    if hex_quotes:
+        text = _ESCAPE.sub(lambda found: "\\u0022" if found.group(0) == '\\"' else found.group(0), text)
+    return text.encode()

@@ -6,12 +6,13 @@ so that a client's slip returns the whole portal here as it does there.
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
 
-from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, page
-from dialog_assets.sandbox.bitrix24_filter import STATISTIC_OPERATORS, Kind, read_filter, sort_rows
-from dialog_assets.sandbox.clock import Clock
-from dialog_assets.sandbox.world.model import Call
+from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, PortalState
+from dialog_assets.sandbox.bitrix24_filter import STATISTIC_OPERATORS, Condition, Kind, RowTest, read_filter
+from dialog_assets.sandbox.bitrix24_php import to_int
+from dialog_assets.sandbox.bitrix24_rows import Row, row_text
+from dialog_assets.sandbox.bitrix24_table import Sort
 
 _NUMBERS = (
     "ID PORTAL_USER_ID CALL_TYPE CALL_DURATION CALL_VOTE COST CRM_ENTITY_ID CRM_ACTIVITY_ID REST_APP_ID TRANSCRIPT_ID "
@@ -29,22 +30,44 @@ _KINDS: dict[str, Kind] = {
 _LATE = {"RECORD_FILE_ID": None, "RECORD_DURATION": None}
 
 
-def _row(call: Call, clock: Clock) -> dict[str, Any]:
-    """The row as it is now: the record comes minutes after the call."""
-    if call.recording is not None and not clock.has_come(call.recording.ready_at):
-        return {**call.fields, **_LATE}
-    return call.fields
+def seen_call(state: PortalState, number: int) -> Row:
+    """The row as it is now: the record comes minutes after the call, and where to is the portal's habit."""
+    row = state.calls.row(number)
+    if row is None:
+        raise KeyError(number)
+    file_id = to_int(row.get("RECORD_FILE_ID"))
+    file = state.files.get(file_id) if file_id else None
+    if file is None:
+        return row
+    if not state.clock.has_come(file.recording.ready_at):
+        return {**row, **_LATE}
+    changes: Row = {}
+    if state.habits.provider_urls:
+        changes["CALL_RECORD_URL"] = f"{state.provider_url}/records/{state.portal.portal}/{file_id}.mp3"
+    if not state.habits.disk_records:
+        changes["RECORD_FILE_ID"] = None
+    return {**row, **changes} if changes else row
 
 
 def _statistic(call: MethodCall) -> Answer:
-    state = call.state
-    conditions = read_filter(call.params.get("FILTER"), STATISTIC_OPERATORS, _KINDS.get, state.zone)
-    present = (_row(one, state.clock) for one in state.unordered_calls if state.clock.has_come(one.start))
-    rows = [row for row in present if all(condition.holds(row) for condition in conditions)]
+    state, habits = call.state, call.state.habits
+    tests: list[RowTest] = list(read_filter(call.params.get("FILTER"), STATISTIC_OPERATORS, _KINDS.get, state.zone))
+    if habits.visible_users:
+        users = tuple(Decimal(user) for user in habits.visible_users)
+        tests = [test for test in tests if not isinstance(test, Condition) or test.field != "PORTAL_USER_ID"]
+        tests.append(Condition("PORTAL_USER_ID", "=", users, "number", state.zone))
     field, order = call.params.get("SORT"), call.params.get("ORDER")
+    sorts = None
     if isinstance(field, str) and field in _KINDS and field != "CALL_TYPE" and order in ("ASC", "DESC"):
-        rows = sort_rows(rows, field, _KINDS[field], state.zone, descending=order == "DESC")
-    return page(rows, call.start)
+        sorts = [Sort(field, _KINDS[field], state.zone, order == "DESC")]
+    start = call.start if habits.keyset else max(0, call.start or 0)
+    now = state.clock.now
+    found = state.calls.find(
+        tests, sorts, start, until=now, seen=lambda number: seen_call(state, number), state=(now, habits)
+    )
+    if now is None and habits.disk_records and not habits.provider_urls:
+        return Answer.page(found, state.calls.text)
+    return Answer.page(found, lambda number: row_text(seen_call(state, number)))
 
 
 METHODS = {"voximplant.statistic.get": Method(("telephony",), _statistic)}

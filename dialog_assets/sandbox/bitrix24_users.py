@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall, page
-from dialog_assets.sandbox.bitrix24_filter import CRM_OPERATORS, Kind, read_filter, sort_rows
+from dialog_assets.sandbox.bitrix24_calling import Answer, Method, MethodCall
+from dialog_assets.sandbox.bitrix24_filter import CRM_OPERATORS, Kind, read_filter
+from dialog_assets.sandbox.bitrix24_table import Sort
 
 
 def _kind(field: str) -> Kind:
@@ -16,24 +17,21 @@ def _kind(field: str) -> Kind:
 
 def _users(call: MethodCall) -> Answer:
     """A missing user is just left out; a dismissed one comes with ACTIVE false."""
-    table = call.state.portal.users
-    known = {field for row in table.values() for field in row}
-    zone = call.state.zone
-    conditions = read_filter(
+    table, zone = call.state.users, call.state.zone
+    known = table.fields
+    tests = read_filter(
         call.param("FILTER"), CRM_OPERATORS, lambda field: _kind(field) if field in known else None, zone
     )
-    rows = [row for _, row in sorted(table.items()) if all(condition.holds(row) for condition in conditions)]
     field = str(call.param("SORT") or "ID")
-    if field in known:
-        order = str(call.param("ORDER") or "ASC").upper()
-        rows = sort_rows(rows, field, _kind(field), zone, descending=order == "DESC")
-    return page(rows, call.start)
+    descending = str(call.param("ORDER") or "ASC").upper() == "DESC"
+    order = [Sort(field, _kind(field), zone, descending)] if field in known else []
+    return Answer.page(table.find(tests, order, call.start), table.text)
 
 
 def _profile(call: MethodCall) -> Answer:
     """The user who made the webhook. It need not be among the portal's employees: a system user never is."""
-    user = call.state.portal.webhook_user
-    row = call.state.portal.users.get(user, {})
+    user = call.access.user
+    row = call.state.users.row(user) or {}
     offset = datetime.now(call.state.zone).utcoffset()
     return Answer(
         {

@@ -1,16 +1,19 @@
 """The sandbox's own HTTP: what it was asked (books), what shall go wrong (faults), what time it is (clock).
 
 GET /health, /books, /addresses · POST /books/reset, /reset, /faults (JSON list of Fault fields), /clock {"now": ISO or null}.
+For the Bitrix24 portals: GET /habits · POST /habits {"portal": name or null for all, switch: value, …} (bitrix24_habits.py),
+/events (JSON list of what happens while a client reads, bitrix24_events.py).
 Bad input is answered with 400 and `{"error": one sentence}`. Not here: the services themselves.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from dialog_assets.errors import DialogAssetsError
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Fault, Faults
@@ -35,8 +39,26 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 _KNOWN = {one.name for one in fields(Fault) if one.init}
 
 
+class Portals(Protocol):
+    """What the control changes in the portals."""
+
+    def all_habits(self) -> dict[str, dict[str, Any]]:
+        """Every portal's switches."""
+
+    def set_habits(self, switches: Mapping[str, Any], portal: str | None = None) -> None:
+        """Change switches of one portal, or of all. Raises DialogAssetsError."""
+
+    def set_events(self, rules: object) -> int:
+        """Replace the script of events; gives their number. Raises DialogAssetsError."""
+
+
 def control_app(
-    books: Books, faults: Faults, clock: Clock, addresses: Mapping[str, str], reset: Callable[[], Awaitable[None]]
+    books: Books,
+    faults: Faults,
+    clock: Clock,
+    addresses: Mapping[str, str],
+    reset: Callable[[], Awaitable[None]],
+    portals: Portals,
 ) -> Starlette:
     """The app; `reset` brings services back to their start, books, faults and clock are reset here."""
 
@@ -69,8 +91,28 @@ def control_app(
         clock.now = check_now(await _json(request))
         return JSONResponse({"ok": True, "now": clock.now.isoformat() if clock.now else None})
 
+    async def show_habits(_request: Request) -> JSONResponse:
+        return JSONResponse(portals.all_habits())
+
+    async def set_habits(request: Request) -> JSONResponse:
+        given = await _json(request)
+        if not isinstance(given, dict):
+            raise _bad('expected {"portal": name or null, switch: value}')
+        portal = given.pop("portal", None)
+        with _told():
+            portals.set_habits(given, portal)
+        return JSONResponse({"ok": True})
+
+    async def set_events(request: Request) -> JSONResponse:
+        with _told():
+            number = portals.set_events(await _json(request))
+        return JSONResponse({"ok": True, "events": number})
+
     return Starlette(
         routes=[
+            Route("/habits", show_habits),
+            Route("/habits", set_habits, methods=["POST"]),
+            Route("/events", set_events, methods=["POST"]),
             Route("/health", health),
             Route("/books", show_books),
             Route("/books/reset", reset_books, methods=["POST"]),
@@ -120,6 +162,15 @@ def check_now(value: object) -> datetime | None:
     if moment.tzinfo is None:
         raise _bad("now has no time zone; write it as 2026-03-02T09:00:00+03:00")
     return moment
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A mistake that a portal finds is the request's."""
+    try:
+        yield
+    except DialogAssetsError as error:
+        raise _bad(str(error)) from error
 
 
 async def _json(request: Request) -> object:

@@ -12,6 +12,7 @@ import errno
 import importlib
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,8 @@ from dialog_assets.sandbox.state import load_objects, read_json, save_objects, w
 
 if TYPE_CHECKING:
     from dialog_assets.sandbox.bitrix24 import Bitrix24Server
+    from dialog_assets.sandbox.bitrix24_habits import Habits
+    from dialog_assets.sandbox.bitrix24_oauth import OAuth
     from dialog_assets.sandbox.voicekit import Behaviour, VoiceKitServer
     from dialog_assets.sandbox.world.model import World
 
@@ -76,7 +79,11 @@ class Sandbox:
 
     `world`: the fictional world, by default the package's. `state`: a folder whose objects and operations are there at the
     start, and are saved at an orderly end. `latency_ms` delays the answers of Bitrix24, VoiceKit and the LLM vendors.
-    `addresses` (by service) and `environment` (names as clients read them) are filled once it is up.
+    `bitrix_https_port`: the portals over https too, with a certificate made for this life; None: over http only.
+    `bucket_size`, `drain_per_second` and `habits` are the portals' (bitrix24.py).
+    `addresses` (by service; "bitrix24_certificate" is the path of the file to trust) and `environment` (names as clients
+    read them; for OAuth {PORTAL}_CLIENT_ID, _CLIENT_SECRET, _ACCESS_TOKEN, _REFRESH_TOKEN, _CLIENT_ENDPOINT and
+    BITRIX24_TOKEN_URL) are filled once it is up.
     Raises PortInUseError, StateError.
     """
 
@@ -85,6 +92,8 @@ class Sandbox:
         *,
         host: str = "127.0.0.1",
         bitrix_port: int = 0,
+        bitrix_https_port: int | None = None,
+        provider_port: int = 0,
         voicekit_port: int = 0,
         inbound_port: int = 0,
         s3_port: int = 0,
@@ -96,6 +105,7 @@ class Sandbox:
         voicekit: Behaviour | None = None,
         bucket_size: int = 50,
         drain_per_second: float = 2.0,
+        habits: Habits | None = None,
     ) -> None:
         self.books = Books()
         self.faults = Faults()
@@ -107,6 +117,8 @@ class Sandbox:
         self._host = host
         self._ports = {
             "bitrix24": bitrix_port,
+            **({} if bitrix_https_port is None else {"bitrix24_https": bitrix_https_port}),
+            "provider": provider_port,
             "voicekit": voicekit_port,
             "inbound": inbound_port,
             "s3": s3_port,
@@ -118,8 +130,10 @@ class Sandbox:
         self._world = world
         self._behaviour = voicekit
         self._bucket = (bucket_size, drain_per_second)
-        self._bitrix24: Bitrix24Server | None = None
+        self._habits = habits
         self._voicekit: VoiceKitServer | None = None
+        self._bitrix24: Bitrix24Server | None = None
+        self._certificate: tempfile.TemporaryDirectory[str] | None = None
         self._servers: list[tuple[_Uvicorn, asyncio.Task[None]]] = []
 
     async def __aenter__(self) -> Self:
@@ -155,10 +169,16 @@ class Sandbox:
             raise RuntimeError("the sandbox is not up yet")
         return self._voicekit
 
+    @property
+    def bitrix24(self) -> Bitrix24Server:
+        """The Bitrix24 portals; known once the sandbox is up."""
+        if self._bitrix24 is None:
+            raise RuntimeError("the sandbox is not up yet")
+        return self._bitrix24
+
     async def reset(self) -> None:
-        """Bring VoiceKit's operations, inbound and archived objects and the portals' request buckets back to nothing."""
-        if self._bitrix24 is not None:
-            self._bitrix24.reset()
+        """Bring VoiceKit's operations, inbound and archived objects back to nothing, the portals to their start."""
+        self.bitrix24.reset()
         self.voicekit.operations.reset()
         self.inbound.reset()
         await asyncio.to_thread(self.s3.reset)
@@ -180,9 +200,11 @@ class Sandbox:
                 raise PortInUseError("voicekit", self._host, self._ports["voicekit"], error) from error
             if self._state is not None:
                 await self._restore(self._state)
+            if "bitrix24_https" in sockets:
+                await asyncio.to_thread(self._certify)
             for name in list(sockets):
                 ports[name] = sockets[name].getsockname()[1]
-                self._launch(apps[name], sockets.pop(name))
+                self._launch(apps[name], sockets.pop(name), secure=name == "bitrix24_https")
         finally:
             for claimed in sockets.values():
                 claimed.close()
@@ -219,6 +241,7 @@ class Sandbox:
             bucket_size=self._bucket[0],
             drain_per_second=self._bucket[1],
             latency_ms=self._latency_ms,
+            habits=self._habits,
         )
         llm = modules["llm"].LLMServer(
             self._world,
@@ -228,8 +251,23 @@ class Sandbox:
             deepseek_key=DEEPSEEK_API_KEY,
             latency_ms=self._latency_ms,
         )
-        control = control_app(*shared, self.clock, self.addresses, self.reset)
-        return {"bitrix24": self._bitrix24.app, "llm": llm.app, "inbound": self.inbound.app, "control": control}
+        control = control_app(*shared, self.clock, self.addresses, self.reset, self.bitrix24)
+        portals = self.bitrix24.app
+        return {
+            "bitrix24": portals,
+            "bitrix24_https": portals,
+            "provider": self.bitrix24.provider_app,
+            "llm": llm.app,
+            "inbound": self.inbound.app,
+            "control": control,
+        }
+
+    def _certify(self) -> None:
+        from dialog_assets.sandbox.certificate import write_certificate
+
+        self._certificate = tempfile.TemporaryDirectory(prefix="dialog_assets_sandbox-")
+        path, _ = write_certificate(Path(self._certificate.name), self._host)
+        self.addresses["bitrix24_certificate"] = str(path)
 
     def _claim(self, name: str, port: int) -> socket.socket:
         claimed = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -241,7 +279,8 @@ class Sandbox:
             raise PortInUseError(name, self._host, port, error) from error
         return claimed
 
-    def _launch(self, app: Any, listener: socket.socket) -> None:
+    def _launch(self, app: Any, listener: socket.socket, *, secure: bool = False) -> None:
+        folder = Path(self._certificate.name) if secure and self._certificate is not None else None
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -250,13 +289,19 @@ class Sandbox:
             ws="none",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
+            ssl_certfile=None if folder is None else folder / "certificate.pem",
+            ssl_keyfile=None if folder is None else folder / "key.pem",
         )
         server = _Uvicorn(config)
         self._servers.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
 
     def _announce(self, ports: dict[str, int]) -> None:
-        web = {name: f"http://{self._host}:{port}" for name, port in ports.items()}
+        secure = ("bitrix24_https",)
+        web = {name: f"http{'s' * (name in secure)}://{self._host}:{port}" for name, port in ports.items()}
         self.addresses.update(web | {"voicekit": f"{self._host}:{ports['voicekit']}"})
+        for name, state in self.bitrix24.portals.items():
+            state.provider_url = web["provider"]
+            self.environment.update(_application(self.bitrix24.oauth, name, web["bitrix24"]))
         self.environment.update(
             {
                 portal.webhook_env: f"{web['bitrix24']}/rest/{portal.webhook_user}/{portal.webhook_secret}/"
@@ -292,6 +337,8 @@ class Sandbox:
         halts.append(asyncio.create_task(asyncio.to_thread(self.s3.stop)))
         self._servers = []
         await asyncio.gather(*halts)
+        if self._certificate is not None:
+            self._certificate.cleanup()
 
     async def _restore(self, folder: Path) -> None:
         self.voicekit.operations.load(read_json(folder / "voicekit.json"))
@@ -303,6 +350,21 @@ class Sandbox:
         write_json(folder / "voicekit.json", self.voicekit.operations.dump())
         save_objects(folder / "inbound", ((name, data, {}) for name, data in self.inbound.objects.items()))
         self.s3.save(folder / "s3")
+
+
+def _application(oauth: OAuth, portal: str, url: str) -> dict[str, str]:
+    """What an administrator would copy out of the portal for its application."""
+    app = oauth.apps[portal]
+    access, refresh = oauth.first_tokens(portal)
+    name = app.state.portal.webhook_env.removesuffix("_WEBHOOK")
+    return {
+        f"{name}_CLIENT_ID": app.client_id,
+        f"{name}_CLIENT_SECRET": app.client_secret,
+        f"{name}_ACCESS_TOKEN": access,
+        f"{name}_REFRESH_TOKEN": refresh,
+        f"{name}_CLIENT_ENDPOINT": f"{url}/rest/",
+        "BITRIX24_TOKEN_URL": f"{url}/oauth/token/",
+    }
 
 
 async def serve(sandbox: Sandbox, ready: Callable[[Sandbox], None]) -> None:

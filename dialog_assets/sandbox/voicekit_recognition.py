@@ -129,13 +129,13 @@ class Recogniser:
     def _known(self) -> dict[str, Recording]:
         if self._recordings is None:
             by_path = {
-                call.recording.path: call.recording
+                recording.path: recording
                 for portal in self._world.portals.values()
-                for call in portal.calls
-                if call.recording is not None
+                for recording in portal.recordings.values()
             }
             self._recordings = {
-                hashlib.sha256(path.read_bytes()).hexdigest(): recording for path, recording in by_path.items()
+                hashlib.sha256(recording.read(0, recording.size or 0)).hexdigest(): recording
+                for recording in by_path.values()
             }
         return self._recordings
 

@@ -79,7 +79,7 @@ def test_the_fictional_week_is_read_whole(name: str) -> None:
             assert set(people) == {row.user_id for row in rows} & set(portal.users)
             assert all(user_row(row).name for row in people.values())
 
-            tables: dict[Any, dict[int, dict[str, Any]]] = {
+            tables: dict[Any, Any] = {
                 "contact": portal.contacts,
                 "lead": portal.leads,
                 "company": portal.companies,

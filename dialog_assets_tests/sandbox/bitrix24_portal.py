@@ -113,6 +113,11 @@ class Site:
         """POST with a JSON body through the demo portal's webhook."""
         return self.send("POST", f"/rest/1/{secret}/{method}", json=params or {})
 
+    def ask_app(self, method: str, params: dict[str, Any] | None = None, token: str | None = None) -> httpx2.Response:
+        """POST with a JSON body as the demo portal's application; by default with its first access token."""
+        auth = token or self.server.oauth.first_tokens("demo")[0]
+        return self.send("POST", f"/rest/{method}.json", json={"auth": auth, **(params or {})})
+
     def send(self, verb: str, path: str, **arguments: Any) -> httpx2.Response:
         """Any request."""
 

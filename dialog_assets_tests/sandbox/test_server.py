@@ -70,6 +70,10 @@ def test_everything_is_up(tmp_path: Path) -> None:
             environment = sandbox.environment
             assert set(environment) == {
                 "P_WEBHOOK",
+                *(f"P_CLIENT_{what}" for what in ("ID", "SECRET", "ENDPOINT")),
+                "P_ACCESS_TOKEN",
+                "P_REFRESH_TOKEN",
+                "BITRIX24_TOKEN_URL",
                 "VOICEKIT_ENDPOINT",
                 "VOICEKIT_API_KEY",
                 "VOICEKIT_SECRET_KEY",

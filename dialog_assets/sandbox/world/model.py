@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +62,17 @@ class Recording:
     lead_ms: int = 0  # silence before the script begins: keeps several recordings of one script apart
 
     @property
+    def size(self) -> int | None:
+        """Bytes of the file; None if it is gone."""
+        return self.path.stat().st_size if self.path.is_file() else None
+
+    def read(self, first: int, length: int) -> bytes:
+        """Up to `length` bytes of the file from byte `first`."""
+        with self.path.open("rb") as file:
+            file.seek(first)
+            return file.read(length)
+
+    @property
     def turns(self) -> tuple[ScriptTurn, ...]:
         """The script's turns with the times of this recording."""
         if self.script is None:
@@ -89,13 +101,21 @@ class SandboxPortal:
     webhook_user: int
     webhook_secret: str
     time_zone: str
-    users: dict[int, dict[str, Any]]
-    contacts: dict[int, dict[str, Any]]
-    leads: dict[int, dict[str, Any]]
-    companies: dict[int, dict[str, Any]]
-    deals: dict[int, dict[str, Any]]
-    calls: tuple[Call, ...]
+    users: Mapping[int, dict[str, Any]]
+    contacts: Mapping[int, dict[str, Any]]
+    leads: Mapping[int, dict[str, Any]]
+    companies: Mapping[int, dict[str, Any]]
+    deals: Mapping[int, dict[str, Any]]
+    calls: Sequence[Call]
     webhook_env: str  # the environment variable that the portal's file names
+
+    @property
+    def recordings(self) -> Mapping[int, Recording]:
+        """The recordings by Disk object id; a generated world knows them without going through its calls."""
+        known: Mapping[int, Recording] | None = getattr(self.calls, "recordings", None)
+        if known is not None:
+            return known
+        return {call.recording.file_id: call.recording for call in self.calls if call.recording is not None}
 
 
 @dataclass(frozen=True)
