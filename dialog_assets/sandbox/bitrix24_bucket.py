@@ -19,10 +19,6 @@ class Bucket:
         self._level = 0.0
         self._at = timer()
 
-    def empty(self) -> None:
-        """Make it as if nothing had arrived yet."""
-        self._level = 0.0
-
     def admit(self) -> bool:
         """Count one arrival; False if the level is above the size with it."""
         now = self._timer()
