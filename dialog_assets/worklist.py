@@ -20,13 +20,14 @@ from typing import Generic, TypeVar
 import psycopg
 
 from dialog_assets.errors import DialogAssetsError
-from dialog_assets.store import call_steps
+from dialog_assets.store import call_steps, ledger
 from dialog_assets.store.pool import Connection, Pool
 
 log = logging.getLogger("dialog_assets")
 
 PROGRESS_EVERY_S = 10.0
 BREAKER_LIMIT = 10
+GRACE_S = 60.0
 
 
 class StepStopped(DialogAssetsError):
@@ -38,7 +39,8 @@ class Outcome:
     """What became of one item.
 
     `save` writes the result; it runs in the transaction that records the state. `output_key` identifies the result for
-    the step after this one. A failed item without `next_try` is not tried again before its input changes.
+    the step after this one. A failed item without `next_try` is not tried again before its input changes. `paid` are the
+    ledger rows that this outcome closes. `outage`: the service failed rather than the item; such failures trip the breaker.
     """
 
     state: call_steps.State
@@ -47,11 +49,8 @@ class Outcome:
     detail: str | None = None
     next_try: datetime | None = None
     save: Callable[[Connection], Awaitable[None]] | None = None
-
-    @property
-    def is_outage(self) -> bool:
-        """A failure of the service rather than of the item: it may be tried again. Such failures trip the breaker."""
-        return self.state == "failed" and self.next_try is not None
+    paid: tuple[str, ...] = ()
+    outage: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ class Work(Generic[I]):
     concurrency: int
     day_done: Callable[[date], Awaitable[None]]
     breaker_limit: int = BREAKER_LIMIT
+    grace_s: float = GRACE_S
 
     _left: Counter[date] = field(default_factory=Counter, init=False)
     _fed_to: date = field(default=date.min, init=False)
@@ -93,27 +93,35 @@ class Work(Generic[I]):
     _telling: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _states: Counter[str] = field(default_factory=Counter, init=False)
     _outages: int = field(default=0, init=False)
+    _alike: tuple[str | None, int] = field(default=(None, 0), init=False)
+    _stop: StepStopped | None = field(default=None, init=False)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _last_line: float = field(default_factory=time.monotonic, init=False)
 
     async def run(self) -> Counter[str]:
         """Work until the list is empty; returns how many items ended in which state.
 
-        Raises StepStopped. On any error the items in flight are cancelled; what they had committed stays.
+        Raises StepStopped: then nothing new is begun, and what is in flight, perhaps paid for, may end within
+        `grace_s`. On any other error the items in flight are cancelled; what they had committed stays.
         """
         slots = asyncio.Semaphore(self.concurrency)
         try:
             async with asyncio.TaskGroup() as group:
                 async for item in self.items:
                     await slots.acquire()
+                    if self._stop is not None:
+                        break
                     if item.day is not None:
                         self._left[item.day] += 1
                         self._fed_to = item.day
-                    group.create_task(self._one(item, slots))
+                    task = group.create_task(self._one(item, slots))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
         except BaseExceptionGroup as errors:
-            error = _most_telling(errors)
-            if isinstance(error, StepStopped):
-                await self._tell_days()
-            raise error from None
+            raise _first(errors) from None
+        if self._stop is not None:
+            await self._tell_days()
+            raise self._stop
         return self._states
 
     async def _one(self, item: I, slots: asyncio.Semaphore) -> None:
@@ -121,21 +129,36 @@ class Work(Generic[I]):
             outcome = await self._outcome(item)
             try:
                 await self._commit(item, outcome)
-            except (psycopg.DataError, UnicodeError) as error:
+            except (psycopg.DataError, psycopg.IntegrityError, UnicodeError) as error:
                 # A NUL or half an emoji in an answer: it would stop this day every night, and the others can be stored.
-                outcome = Outcome("failed", reason="unstorable_result", detail=type(error).__name__)
+                outcome = Outcome("failed", reason="unstorable_result", detail=type(error).__name__, paid=outcome.paid)
                 await self._commit(item, outcome)
+            self._note(item, outcome)
+        except StepStopped as stop:
+            self._begin_to_stop(stop)
+            return
         finally:
             slots.release()
-        self._note(item, outcome)
         if item.day is not None:
             self._left[item.day] -= 1
             await self._tell_days()
+
+    def _begin_to_stop(self, stop: StepStopped) -> None:
+        """Feed no more; the items in flight end by themselves, or are cancelled after the grace."""
+        if self._stop is None:
+            self._stop = stop
+            asyncio.get_running_loop().call_later(self.grace_s, self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     async def _commit(self, item: I, outcome: Outcome) -> None:
         async with self.pool.connection() as connection:
             if outcome.save is not None:
                 await outcome.save(connection)
+            if outcome.paid:
+                await ledger.settle(connection, self.portal, outcome.paid)
             await call_steps.record(
                 connection,
                 self.portal,
@@ -161,14 +184,22 @@ class Work(Generic[I]):
             return Outcome("failed", reason="internal_error", detail=place, next_try=datetime.now(UTC))
 
     def _note(self, item: I, outcome: Outcome) -> None:
+        """Count, tell, and raise StepStopped where a breaker opens."""
         self._states[outcome.state] += 1
-        self._outages = self._outages + 1 if outcome.is_outage else 0
-        if outcome.state == "failed":
-            log.warning("%s/%s: %s failed: %s (%s)", self.portal, self.step, item.name, outcome.reason, outcome.detail)
+        self._outages = self._outages + 1 if outcome.outage else 0
+        reason = outcome.reason if outcome.state == "failed" else None
+        self._alike = (reason, self._alike[1] + 1 if reason == self._alike[0] else 1)
+        if reason is not None:
+            log.warning("%s/%s: %s failed: %s (%s)", self.portal, self.step, item.name, reason, outcome.detail)
         if self._outages >= self.breaker_limit:
             raise StepStopped(
-                f"{self.portal}/{self.step}: {self._outages} items in a row failed, the last with {outcome.reason} "
+                f"{self.portal}/{self.step}: {self._outages} items in a row failed, the last with {reason} "
                 f"({outcome.detail}); the step stops, run it again when the service is well."
+            )
+        if reason is not None and self._alike[1] >= 2 * self.breaker_limit and not self._states["done"]:
+            raise StepStopped(
+                f"{self.portal}/{self.step}: the first {self._alike[1]} items all failed with {reason} "
+                f"({outcome.detail}); look at the settings, then run it again with --retry-failed."
             )
         if time.monotonic() - self._last_line >= PROGRESS_EVERY_S:
             self._last_line = time.monotonic()
@@ -186,10 +217,9 @@ class Work(Generic[I]):
                 await self.day_done(day)
 
 
-def _most_telling(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to show for a group: the one that stopped the step, else the first."""
-    stopped = errors.subgroup(StepStopped)
-    error: BaseException = stopped if stopped is not None else errors
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group."""
+    error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -11,7 +11,7 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import classifications as table
-from dialog_assets.store import fixed_dialogs, ledger, rules
+from dialog_assets.store import fixed_dialogs, rules
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
@@ -82,9 +82,8 @@ async def classify_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outco
 
     async def save(connection: Connection) -> None:
         await table.replace(connection, portal.portal, item.call_id, rows)
-        await ledger.settle(connection, portal.portal, answer.keys)
 
     if not categories:
-        return Outcome("skipped", reason="no_category", save=save)
+        return Outcome("skipped", reason="no_category", save=save, paid=answer.keys)
     key = table.output_key({category.category: criteria[category.category] for category in categories})
-    return Outcome("done", output_key=f"{item.input_key}/{key}", save=save)
+    return Outcome("done", output_key=f"{item.input_key}/{key}", save=save, paid=answer.keys)

@@ -9,13 +9,13 @@ from dialog_assets.analysis.criteria import criteria_requests, read_scores
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
-from dialog_assets.llm.errors import LLMAnswerError
+from dialog_assets.llm.errors import LLMAnswerError, LLMRequestRejected
 from dialog_assets.llm.requests import Subject
 from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import classifications, fixed_dialogs, ledger
+from dialog_assets.store import classifications, fixed_dialogs
 from dialog_assets.store import criteria_scores as table
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
@@ -55,11 +55,11 @@ async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:
     What useless answers to one group of criteria leave unscored fails the call, but the other groups' scores are stored.
     """
     portal = run.portal
-    changed = dialog_of(item.last_input_key) not in (None, dialog_of(item.input_key))
+    dialog = dialog_of(item.input_key)
     async with run.pool.connection() as connection:
         turns = await fixed_dialogs.turns(connection, portal.portal, item.call_id)
         selected = await classifications.selected(connection, portal.portal, item.call_id)
-        scored = set() if changed else await table.scored(connection, portal.portal, item.call_id)
+        scored = await table.scored(connection, portal.portal, item.call_id, dialog)
     missing = [
         criterion
         for criterion in portal.criteria
@@ -69,13 +69,16 @@ async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:
     book = PortalLedger(run.pool, portal, item.day)
     rows: list[dict[str, Any]] = []
     keys: list[str] = []
-    failure: LLMAnswerError | None = None
+    failure: LLMAnswerError | LLMRequestRejected | None = None
     for group, request in criteria_requests(turns, portal, missing):
         try:
             answer = await router.complete(request, subject, book)
         except LLMAnswerError as error:
             failure = error
             keys += error.keys
+            continue
+        except LLMRequestRejected as error:
+            failure = error
             continue
         keys += answer.keys
         results = read_scores(turns, group, answer.value)
@@ -91,16 +94,13 @@ async def score_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcome:
         ]
 
     async def save(connection: Connection) -> None:
-        if changed:
-            await table.forget(connection, portal.portal, item.call_id)
-        await table.put(connection, portal.portal, item.call_id, rows)
-        await ledger.settle(connection, portal.portal, keys)
+        await table.put(connection, portal.portal, item.call_id, dialog, rows)
 
     if failure is not None:
-        return replace(outcome_of(failure, portal.portal), save=save)
-    return Outcome("done", output_key=item.input_key, save=save)
+        return replace(outcome_of(failure), save=save, paid=tuple(keys))
+    return Outcome("done", output_key=item.input_key, save=save, paid=tuple(keys))
 
 
-def dialog_of(key: str | None) -> str | None:
+def dialog_of(key: str) -> str:
     """The dialog's part of a key that step classifications left."""
-    return None if key is None else key.partition("/")[0]
+    return key.partition("/")[0]

@@ -14,7 +14,7 @@ from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import entities, ledger
+from dialog_assets.store import entities
 from dialog_assets.store import entity_summaries as table
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Item, Outcome
@@ -106,6 +106,5 @@ async def summarise_one(run: StepRun, router: LLMRouter, item: EntityItem) -> Ou
                 "cost_rub": portal.llm.roubles(answer.cost_usd),
             },
         )
-        await ledger.settle(connection, portal.portal, answer.keys)
 
-    return Outcome("done", output_key=identity, save=save)
+    return Outcome("done", output_key=identity, save=save, paid=answer.keys)

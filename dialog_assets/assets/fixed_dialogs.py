@@ -14,7 +14,7 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import fixed_dialogs as table
-from dialog_assets.store import ledger, transcripts
+from dialog_assets.store import transcripts
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
@@ -68,6 +68,5 @@ async def correct_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcom
             model=answer.model_returned,
             cost_rub=portal.llm.roubles(answer.cost_usd),
         )
-        await ledger.settle(connection, portal.portal, answer.keys)
 
-    return Outcome("done", output_key=turns_key(correction.turns), save=save)
+    return Outcome("done", output_key=turns_key(correction.turns), save=save, paid=answer.keys)

@@ -14,7 +14,7 @@ from dialog_assets.bitrix24.errors import (
 )
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm.errors import LLMAnswerError, LLMRefused, LLMUnavailable
-from dialog_assets.resources.s3 import ArchiveRefused, ArchiveUnavailable
+from dialog_assets.resources.s3 import ArchivedFileMissing, ArchiveRefused, ArchiveUnavailable
 from dialog_assets.speech.errors import (
     OperationExpired,
     RecogniserBusy,
@@ -22,8 +22,6 @@ from dialog_assets.speech.errors import (
     RecogniserUnavailable,
     RecordingRejected,
 )
-from dialog_assets.store import ledger
-from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome, StepStopped
 
 STOPS = (Bitrix24AccessError, ArchiveRefused, RecogniserRefused, LLMRefused)
@@ -35,45 +33,51 @@ OUTAGES: dict[type[DialogAssetsError], str] = {
     ArchiveUnavailable: "archive_unavailable",
     RecogniserBusy: "recogniser_busy",
     RecogniserUnavailable: "recogniser_unavailable",
-    OperationExpired: "recognition_expired",
     LLMUnavailable: "llm_unavailable",
 }
-"""The service failed, not the item: the next run tries again."""
+"""The service failed, not the item: the next run tries again, and many in a row stop the step."""
 
-PASSING_RECORDING_REASONS = frozenset({"truncated", "changed"})
-"""What another download may mend."""
+PASSING = frozenset(
+    {
+        "recording_truncated",  # another download may mend it
+        "recording_changed",
+        "missing_in_storage",  # another upload
+        "archived_file_missing",
+        "recognition_expired",
+    }
+)
+"""The item failed, and the next run tries again."""
 
-PASSING_REJECTIONS = frozenset({"missing_in_storage"})
-"""What another upload may mend."""
 
-
-def outcome_of(error: DialogAssetsError, portal: str) -> Outcome:
+def outcome_of(error: DialogAssetsError) -> Outcome:
     """The outcome of an item whose work raised `error`. Raises StepStopped for what stops the step."""
     if isinstance(error, STOPS):
         raise StepStopped(str(error)) from error
-    reason, passing = _reason(error)
+    outage = next((reason for kind, reason in OUTAGES.items() if isinstance(error, kind)), None)
+    reason = outage or _reason(error)
+    passing = outage is not None or reason in PASSING or (isinstance(error, Bitrix24Error) and error.retryable)
     return Outcome(
         "failed",
         reason=reason,
         detail=str(error)[:500],
         next_try=datetime.now(UTC) if passing else None,
-        save=_settle(error, portal) if isinstance(error, LLMAnswerError) else None,
+        paid=error.keys if isinstance(error, LLMAnswerError) else (),
+        outage=outage is not None,
     )
 
 
-def _reason(error: DialogAssetsError) -> tuple[str, bool]:
-    for kind, reason in OUTAGES.items():
-        if isinstance(error, kind):
-            return reason, True
-    if isinstance(error, RecordingUnavailableError):
-        return f"recording_{error.reason}", error.reason in PASSING_RECORDING_REASONS
-    if isinstance(error, AudioError):
-        return f"recording_{error.reason}", False
+def _reason(error: DialogAssetsError) -> str:
+    if isinstance(error, RecordingUnavailableError | AudioError):
+        return f"recording_{error.reason}"
     if isinstance(error, RecordingRejected):
-        return error.reason, error.reason in PASSING_REJECTIONS
+        return error.reason
+    if isinstance(error, OperationExpired):
+        return "recognition_expired"
+    if isinstance(error, ArchivedFileMissing):
+        return "archived_file_missing"
     if isinstance(error, Bitrix24Error):
-        return "portal_refused", error.retryable
-    return _snake(type(error).__name__), False
+        return "portal_refused"
+    return _snake(type(error).__name__)
 
 
 def _snake(name: str) -> str:
@@ -83,10 +87,3 @@ def _snake(name: str) -> str:
         starts = letter.isupper() and index and (name[index - 1].islower() or name[index + 1 : index + 2].islower())
         out += f"_{letter.lower()}" if starts else letter.lower()
     return out
-
-
-def _settle(error: LLMAnswerError, portal: str):  # type: ignore[no-untyped-def]
-    async def save(connection: Connection) -> None:
-        await ledger.settle(connection, portal, error.keys)
-
-    return save

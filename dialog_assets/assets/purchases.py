@@ -69,7 +69,7 @@ class PortalLedger:
                 cost=answer.cost_usd,
                 currency="USD",
                 vendor_request_id=answer.vendor_request_id,
-                answer=json.dumps({"text": answer.text, "finish": answer.finish}, ensure_ascii=False),
+                answer=json.dumps({"text": answer.text, "finish": answer.finish}),
                 model_returned=answer.model_returned,
                 usage=asdict(answer.usage),
                 latency_ms=answer.latency_ms,

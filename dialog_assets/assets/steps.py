@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
 import dagster as dg
+import psycopg
 
 from dialog_assets.assets import figures
 from dialog_assets.assets.outcomes import outcome_of
@@ -57,8 +58,8 @@ class CallItem(Item):
     """One call on a step's worklist."""
 
     day: date
+    input_key: str
     call_id: int
-    last_input_key: str | None
 
     @classmethod
     def of(cls, pending: Pending, portal: str) -> CallItem:
@@ -69,7 +70,6 @@ class CallItem(Item):
             day=pending.day,
             input_key=pending.input_key,
             call_id=pending.call_id,
-            last_input_key=pending.last_input_key,
         )
 
 
@@ -127,7 +127,7 @@ class StepRun:
             try:
                 return await one(item)
             except DialogAssetsError as error:
-                return outcome_of(error, self.portal.portal)
+                return outcome_of(error)
 
         await Work(
             pool=self.pool,
@@ -214,6 +214,13 @@ def run_step(
         final, failures = asyncio.run(run())
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+    except psycopg.Error as error:
+        # Postgres' own text quotes rows, and rows have people's data.
+        told = error.diag.message_primary if error.sqlstate else type(error).__name__
+        raise dg.Failure(
+            description=f"{portal.portal}/{step}: Postgres: {told} (SQLSTATE {error.sqlstate}); see its log.",
+            allow_retries=False,
+        ) from None
     if len(days) > 1:
         for day in days:
             context.add_asset_metadata(

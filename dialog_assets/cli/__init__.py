@@ -271,7 +271,7 @@ def demo(as_json: bool) -> None:
 @main.command()
 @click.option("--port", type=int, default=3000, show_default=True, help="Port of the Dagster UI.")
 def ui(port: int) -> None:
-    """Serve the Dagster UI and its daemon on the same data; with the sandbox where no portal credential is set."""
+    """Serve the Dagster UI and its daemon on the same data; with the sandbox where only its portals are configured."""
     from dialog_assets.cli.ui import serve_ui
 
     sys.exit(serve_ui(_portals(), port))

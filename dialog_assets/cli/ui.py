@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from dialog_assets.cli import instance
-from dialog_assets.cli.world import pointed_at, sandbox_process
+from dialog_assets.cli.world import PLAYED, pointed_at, sandbox_process
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.folders import data_folder
 from dialog_assets.portals import Portal
@@ -40,8 +40,8 @@ def serve_ui(portals: Sequence[Portal], port: int) -> int:
                 f"Port {port} is taken on {HOST}: stop what listens there, or choose another with --port."
             ) from None
     with ExitStack() as stack:
-        if not any(os.environ.get(portal.bitrix24.webhook) for portal in portals):
-            click.echo("No portal credential is set: the sandbox serves. Its data is fictional.")
+        if {portal.portal for portal in portals} <= set(PLAYED) and not os.environ.get("DATABASE_URL"):
+            click.echo("Only the fictional portals are configured: the sandbox serves.")
             sandbox = stack.enter_context(sandbox_process(state=data_folder() / "sandbox"))
             stack.enter_context(pointed_at(sandbox))
         schema.setup_portals(instance.prepare(), portals)

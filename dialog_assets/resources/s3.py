@@ -29,6 +29,10 @@ class ArchiveUnavailable(DialogAssetsError):
     """The archive did not answer; another try may work."""
 
 
+class ArchivedFileMissing(DialogAssetsError):
+    """One recording is not in the archive any more."""
+
+
 class Archive:
     """One bucket. boto3 blocks, so its calls run in threads."""
 
@@ -44,12 +48,12 @@ class Archive:
         await self._call("upload_file", key, Filename=str(path), ExtraArgs=extra)
 
     async def get(self, key: str, path: Path) -> None:
-        """Download an object into a file. Raises ArchiveRefused; ArchiveUnavailable, also where the object is gone."""
+        """Download an object into a file. Raises ArchiveRefused, ArchiveUnavailable, ArchivedFileMissing."""
         try:
             await self._call("download_file", key, Filename=str(path))
         except FileNotFoundError:
             await self.check()  # S3 tells a missing bucket from a missing object only where asked for the bucket
-            raise ArchiveUnavailable(
+            raise ArchivedFileMissing(
                 f"S3 object {key} is not in bucket {self.bucket} any more; restore it and run the step again."
             ) from None
 

@@ -19,13 +19,12 @@ State = Literal["done", "skipped", "failed", "waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A call on a step's worklist: `input_key` is what the upstream step left, `last_input_key` what this step last saw."""
+    """A call on a step's worklist: `input_key` is what the upstream step left."""
 
     call_id: int
     day: date
     started_at: datetime
     input_key: str
-    last_input_key: str | None
 
 
 async def record(
@@ -74,7 +73,10 @@ async def record(
 
 
 async def inherit(connection: Connection, portal: str, step: str, upstream: str, first: date, last: date) -> None:
-    """Account for the calls of the days whose upstream step is not done: skipped stays skipped, the rest waits for it."""
+    """Account for the calls of the days whose upstream step is not done: skipped stays skipped, the rest waits for it.
+
+    What this step has finished itself, done or skipped, stays: it was paid for, and its key tells whether it still holds.
+    """
     await connection.execute(
         """
         INSERT INTO call_steps (portal, call_id, step, state, reason)
@@ -87,7 +89,7 @@ async def inherit(connection: Connection, portal: str, step: str, upstream: str,
         WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND up.state IS DISTINCT FROM 'done'
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
             state = excluded.state, reason = excluded.reason, detail = NULL, input_key = NULL, next_try = NULL, updated_at = now()
-        WHERE call_steps.state <> 'done'
+        WHERE call_steps.state <> 'done' AND NOT (call_steps.state = 'skipped' AND call_steps.input_key IS NOT NULL)
             AND (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
         """,
         {"portal": portal, "step": step, "upstream": upstream, "first": first, "last": last},
@@ -98,12 +100,12 @@ async def pending(
     pool: Pool, portal: str, step: str, upstream: str, first: date, last: date, *, page: int = 200
 ) -> AsyncIterator[Pending]:
     """The step's worklist over the days, oldest call first, `page` calls at a time so that memory stays flat."""
-    after: tuple[datetime | str, int] = ("-infinity", 0)
+    after: tuple[date | str, datetime | str, int] = ("-infinity", "-infinity", 0)
     while True:
         async with pool.connection() as connection:
             cursor = await connection.execute(
                 """
-                SELECT c.call_id, c.day, c.started_at, up.output_key AS input_key, mine.input_key AS last_input_key
+                SELECT c.call_id, c.day, c.started_at, up.output_key AS input_key
                 FROM calls c
                 JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
                     AND up.step = %(upstream)s AND up.state = 'done' AND up.output_key <> 'none'
@@ -113,8 +115,8 @@ async def pending(
                         OR mine.input_key IS DISTINCT FROM up.output_key
                         OR (mine.state = 'failed' AND mine.next_try <= now())
                         OR (mine.state = 'waiting' AND coalesce(mine.next_try, '-infinity') <= now()))
-                    AND (c.started_at, c.call_id) > (%(after_time)s::timestamptz, %(after_id)s)
-                ORDER BY c.started_at, c.call_id LIMIT %(page)s
+                    AND (c.day, c.started_at, c.call_id) > (%(after_day)s::date, %(after_time)s::timestamptz, %(after_id)s)
+                ORDER BY c.day, c.started_at, c.call_id LIMIT %(page)s
                 """,
                 {
                     "portal": portal,
@@ -122,8 +124,9 @@ async def pending(
                     "upstream": upstream,
                     "first": first,
                     "last": last,
-                    "after_time": after[0],
-                    "after_id": after[1],
+                    "after_day": after[0],
+                    "after_time": after[1],
+                    "after_id": after[2],
                     "page": page,
                 },
             )
@@ -132,7 +135,7 @@ async def pending(
             yield Pending(**row)
         if len(rows) < page:
             return
-        after = (rows[-1]["started_at"], rows[-1]["call_id"])
+        after = (rows[-1]["day"], rows[-1]["started_at"], rows[-1]["call_id"])
 
 
 async def summary(connection: Connection, portal: str, step: str, first: date, last: date) -> list[Row]:

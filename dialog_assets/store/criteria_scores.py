@@ -10,28 +10,34 @@ from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.upsert import upsert
 
 
-async def scored(connection: Connection, portal: str, call_id: int) -> set[tuple[str, str]]:
-    """(criterion, version) pairs that the call has a score or a not-applicable for."""
+async def scored(connection: Connection, portal: str, call_id: int, dialog_key: str) -> set[tuple[str, str]]:
+    """(criterion, version) pairs that the call has a score or a not-applicable for, given to this very dialog."""
     cursor = await connection.execute(
-        "SELECT criterion, version FROM criteria_scores WHERE portal = %s AND call_id = %s", [portal, call_id]
+        "SELECT criterion, version FROM criteria_scores WHERE portal = %s AND call_id = %s AND dialog_key = %s",
+        [portal, call_id, dialog_key],
     )
     return {(row["criterion"], row["version"]) for row in await cursor.fetchall()}
 
 
-async def forget(connection: Connection, portal: str, call_id: int) -> None:
-    """Remove the call's scores: its dialog has changed, they speak of another text."""
-    await connection.execute("DELETE FROM criteria_scores WHERE portal = %s AND call_id = %s", [portal, call_id])
+async def put(connection: Connection, portal: str, call_id: int, dialog_key: str, rows: Sequence[Row]) -> None:
+    """Write scores of a dialog, and remove those of an earlier text of it, which they would contradict.
 
-
-async def put(connection: Connection, portal: str, call_id: int, rows: Sequence[Row]) -> None:
-    """Write scores: criterion, version, applicable, score, text, quotes, prompt_version, model, cost_rub each."""
+    Each row has criterion, version, applicable, score, text, quotes, prompt_version, model, cost_rub.
+    """
+    await connection.execute(
+        "DELETE FROM criteria_scores WHERE portal = %s AND call_id = %s AND dialog_key <> %s",
+        [portal, call_id, dialog_key],
+    )
     async with connection.cursor() as cursor:
         await cursor.executemany(
             upsert(
                 "criteria_scores",
                 ("portal", "call_id", "criterion", "version"),
-                ("applicable", "score", "text", "quotes", "prompt_version", "model", "cost_rub"),
+                ("dialog_key", "applicable", "score", "text", "quotes", "prompt_version", "model", "cost_rub"),
                 touch="created_at",
             ),
-            [{**row, "portal": portal, "call_id": call_id, "quotes": Jsonb(row["quotes"])} for row in rows],
+            [
+                {**row, "portal": portal, "call_id": call_id, "dialog_key": dialog_key, "quotes": Jsonb(row["quotes"])}
+                for row in rows
+            ],
         )

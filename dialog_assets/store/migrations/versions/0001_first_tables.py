@@ -176,6 +176,7 @@ CREATE TABLE criteria_scores (
     call_id bigint NOT NULL,
     criterion text NOT NULL,
     version text NOT NULL,
+    dialog_key text NOT NULL,
     applicable boolean NOT NULL,
     score integer,
     text text NOT NULL,
