@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 import httpx2
 
 from dialog_assets.bitrix24.client import Bitrix24Client, unavailable
+from dialog_assets.bitrix24.credentials import origin_of
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24Error,
@@ -22,7 +23,6 @@ from dialog_assets.bitrix24.errors import (
     classify,
 )
 from dialog_assets.bitrix24.rows import DiskFile
-from dialog_assets.bitrix24.webhook import origin_of
 
 __all__ = ["MAX_BYTES", "RecordingUnavailableError", "download"]
 

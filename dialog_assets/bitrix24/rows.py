@@ -70,7 +70,7 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class EntityRow:
-    """A contact, lead, company or deal of the classic crm methods; `stage` and `amount` only where the kind has them."""
+    """A contact, lead, company or deal of either crm family; `stage` and `amount` only where the kind has them."""
 
     entity_type: EntityType
     entity_id: int
@@ -138,7 +138,11 @@ def user_row(row: Mapping[str, Any]) -> UserRow:
 
 
 def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
-    """Read one row of crm.{entity_type}.list or .get."""
+    """Read one row of crm.{entity_type}.list or .get, or an item of crm.item.list or .get."""
+    return _item_row(entity_type, row) if "id" in row else _classic_row(entity_type, row)
+
+
+def _classic_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
     fields = Fields(f"crm.{entity_type}.list", row)
     person = _joined(fields, "NAME", "SECOND_NAME", "LAST_NAME")
     title = person if entity_type == "contact" else fields.text("TITLE") or person
@@ -152,6 +156,23 @@ def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
         amount=fields.decimal("OPPORTUNITY") if stage else None,
         currency=fields.text("CURRENCY_ID"),
         responsible_id=fields.reference("ASSIGNED_BY_ID"),
+        raw=fields.row,
+    )
+
+
+def _item_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
+    fields = Fields("crm.item.list", row)
+    person = _joined(fields, "name", "secondName", "lastName")
+    has_stage = entity_type in ("lead", "deal")
+    return EntityRow(
+        entity_type=entity_type,
+        entity_id=fields.id,
+        title=person if entity_type == "contact" else fields.text("title") or person,
+        phones=fields.typed("fm", "PHONE"),
+        stage=fields.text("stageId") if has_stage else None,
+        amount=fields.decimal("opportunity") if has_stage else None,
+        currency=fields.text("currencyId"),
+        responsible_id=fields.reference("assignedById"),
         raw=fields.row,
     )
 

@@ -127,8 +127,8 @@ def test_the_week_survives_faults() -> None:
             calm = await history(client, portal)
             kinds = ("503", "500", "502_html", "reset")
             sandbox.faults.set(
-                [{"service": "bitrix24", "kind": kind, "match": "voximplant", "times": 1} for kind in kinds]
-                + [{"service": "bitrix24", "kind": "200_error", "match": "disk.file.get", "times": 1}]
+                [{"service": "bitrix24", "kind": kind, "match": "batch", "times": 1} for kind in kinds]
+                + [{"service": "bitrix24", "kind": "command_error", "match": "disk.file.get", "times": 1, "value": "INTERNAL_SERVER_ERROR"}]
                 + [
                     {"service": "bitrix24", "kind": kind, "match": "download", "times": 1}
                     for kind in ("truncated", "html_200")
