@@ -40,7 +40,7 @@ OUTAGES: dict[type[DialogAssetsError], str] = {
 }
 """The service failed, not the item: the next run tries again."""
 
-PASSING_RECORDING_REASONS = frozenset({"truncated", "changed"})
+PASSING_RECORDING_REASONS = frozenset({"truncated", "changed", "too_slow", "unreachable"})
 """What another download may mend."""
 
 

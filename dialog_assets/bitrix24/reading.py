@@ -1,7 +1,7 @@
-"""What the pipeline reads from a portal: calls of a window, users, CRM objects, their deals, files of the Disk.
+"""What the pipeline reads from a portal: calls of a window, users, CRM objects, their deals.
 
 Here: which methods with which parameters, and the proof that the answer is the one asked for. Not here: what the rows mean
-(rows.py), the transport (client.py), the bytes of a recording (downloads.py).
+(rows.py), the transport (client.py), recordings (recordings.py).
 Bitrix24 drops filters that it does not know without a word (facts/bitrix24.md 3.1), so every reader checks what comes back.
 """
 
@@ -13,20 +13,17 @@ from typing import Any
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
 from dialog_assets.bitrix24.deals import deals
 from dialog_assets.bitrix24.errors import (
-    Bitrix24AccessError,
     Bitrix24DataError,
     Bitrix24Error,
-    Bitrix24RequestError,
-    RecordingUnavailableError,
 )
 from dialog_assets.bitrix24.families import CrmFamily, id_filter, list_command
 from dialog_assets.bitrix24.history import calls
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
-from dialog_assets.bitrix24.rows import CrmKind, DiskFile, disk_file
+from dialog_assets.bitrix24.rows import CrmKind
 from dialog_assets.bitrix24.side_by_side import all_of
 from dialog_assets.bitrix24.wire import row_id, rows_of
 
-__all__ = ["DiskFile", "calls", "crm", "deals", "files", "users"]
+__all__ = ["calls", "crm", "deals", "users"]
 
 
 async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -43,38 +40,6 @@ async def crm(
 ) -> dict[int, dict[str, Any]]:
     """Rows of CRM objects by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
     return await _by_id(client, lambda some: list_command(kind, family, id_filter(family, some)), ids)
-
-
-async def files(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, DiskFile | Bitrix24Error]:
-    """The Disk's files by id, each with a fresh download URL, or the reason why that one cannot be had (section 4.2).
-
-    Raises Bitrix24AccessError when the credential may not use disk.file.get at all.
-    """
-    wanted = dict.fromkeys(ids)
-    outcomes = await client.batch({str(file_id): ("disk.file.get", {"id": file_id}) for file_id in wanted})
-    return {file_id: _file(file_id, outcomes[str(file_id)]) for file_id in wanted}
-
-
-def _file(file_id: int, outcome: Answer | Bitrix24Error) -> DiskFile | Bitrix24Error:
-    if isinstance(outcome, Bitrix24Error):
-        if outcome.code.upper() == "ACCESS_DENIED" or (outcome.code == "" and isinstance(outcome, Bitrix24AccessError)):
-            return RecordingUnavailableError("refused", file_id, description=outcome.code)
-        if isinstance(outcome, Bitrix24AccessError):
-            raise outcome
-        if isinstance(outcome, Bitrix24RequestError) and (
-            "NOT_FOUND" in outcome.code.upper() or "not found" in outcome.description.lower()
-        ):
-            return RecordingUnavailableError("gone", file_id, description=outcome.code)
-        return outcome
-    try:
-        file = disk_file(outcome.result)
-    except Bitrix24Error as error:
-        return error
-    if file.id != file_id:
-        return Bitrix24DataError(
-            "other_file", method="disk.file.get", description=f"asked for {file_id}, got {file.id}"
-        )
-    return file
 
 
 def _answer(outcome: Answer | Bitrix24Error) -> Answer:

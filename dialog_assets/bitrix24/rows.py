@@ -93,6 +93,14 @@ class DiskFile:
     download_url: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ActivityFile:
+    """A file of a CRM activity; `url` is a secret: the token of an application stands in it."""
+
+    id: int
+    url: str = field(repr=False)
+
+
 def call_row(row: Mapping[str, Any]) -> CallRow:
     """Read one row of voximplant.statistic.get."""
     fields = Fields("voximplant.statistic.get", row)
@@ -181,13 +189,26 @@ def disk_file(row: Mapping[str, Any]) -> DiskFile:
     """Read the result of disk.file.get; raises RecordingUnavailableError (gone) for a file in the trash."""
     fields = Fields("disk.file.get", row)
     if fields.reference("DELETED_TYPE"):
-        raise RecordingUnavailableError("gone", fields.id, description="it is in the trash")
+        raise RecordingUnavailableError("gone", f"{fields.id} of the Disk", description="it is in the trash")
     size, url = fields.number("SIZE"), fields.text("DOWNLOAD_URL")
     if size is None or size < 0:
         raise fields.unreadable("SIZE", "a number of bytes")
     if url is None:
         raise fields.unreadable("DOWNLOAD_URL", "a URL")
     return DiskFile(fields.id, fields.text("NAME") or "", size, url)
+
+
+def activity_files(row: Mapping[str, Any]) -> list[ActivityFile]:
+    """FILES of a row of crm.activity.list; entries without a link are left out (section 4.5)."""
+    entries = row.get("FILES") or []
+    if isinstance(entries, Mapping):
+        entries = list(entries.values())
+    found = []
+    for entry in entries if isinstance(entries, list) else []:
+        fields = Fields("crm.activity.list", entry)
+        if (url := fields.text("url")) is not None:
+            found.append(ActivityFile(fields.id, url))
+    return found
 
 
 def _joined(fields: Fields, *names: str) -> str:

@@ -40,7 +40,7 @@ def serve_ui(portals: Sequence[Portal], port: int) -> int:
                 f"Port {port} is taken on {HOST}: stop what listens there, or choose another with --port."
             ) from None
     with ExitStack() as stack:
-        if not any(os.environ.get(portal.bitrix24.webhook) for portal in portals):
+        if not any(os.environ.get(name) for portal in portals for name in portal.bitrix24.credentials):
             click.echo("No portal credential is set: the sandbox serves. Its data is fictional.")
             sandbox = stack.enter_context(sandbox_process(state=data_folder() / "sandbox"))
             stack.enter_context(pointed_at(sandbox))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialog_assets.bitrix24.client import Bitrix24Client
+from dialog_assets.bitrix24.downloads import Place
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24DataError,
@@ -21,8 +22,19 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24UnavailableError,
     RecordingUnavailableError,
 )
-from dialog_assets.bitrix24.reading import DiskFile, calls, crm, deals, files, users
-from dialog_assets_tests.bitrix24.small_portal import END, SECRET, START, Statistic, asked, bad, by_method, client_of, good
+from dialog_assets.bitrix24.reading import calls, crm, deals, users
+from dialog_assets.bitrix24.recordings import Recordings, Wanted
+from dialog_assets_tests.bitrix24.small_portal import (
+    END,
+    SECRET,
+    START,
+    Statistic,
+    asked,
+    bad,
+    by_method,
+    client_of,
+    good,
+)
 
 
 def read(client: Bitrix24Client) -> list[list[int]]:
@@ -305,10 +317,10 @@ def test_files_one_by_one_answer_or_reason() -> None:
 
     async def go() -> dict[int, Any]:
         async with client_of(by_method({"disk.file.get": lambda params: answers[params["id"]]}), attempts=2) as client:
-            return await files(client, range(1, 9))
+            return await Recordings(client).locate(Wanted(number, number) for number in range(1, 9))
 
     found = asyncio.run(go())
-    assert found[1] == DiskFile(1, "a.mp3", 10, url)
+    assert found[1] == Place("disk", "1 of the Disk", url, 10)
     reasons = {number: found[number].reason for number in (2, 3, 4)}
     assert reasons == {2: "gone", 3: "gone", 4: "refused"}
     assert all(isinstance(found[number], RecordingUnavailableError) for number in (2, 3, 4))
@@ -325,7 +337,7 @@ def test_a_missing_scope_stops_all_files() -> None:
 
     async def go() -> None:
         async with client_of(by_method({"disk.file.get": lambda _: answer})) as client:
-            await files(client, [1])
+            await Recordings(client).locate([Wanted(1, 1)])
 
     with pytest.raises(Bitrix24AccessError, match="scope"):
         asyncio.run(go())
