@@ -23,7 +23,7 @@ COMMENT ON COLUMN audio_files.record_source IS
     'the way that gave it: disk.file.get, crm.activity.list, CALL_RECORD_URL';
 
 ALTER TABLE request_buckets SET UNLOGGED;
-COMMENT ON TABLE request_buckets IS 
+COMMENT ON TABLE request_buckets IS
     'the portal''s leaky bucket of REST requests, shared by all runs; a crash of the server empties it';
 """
 
