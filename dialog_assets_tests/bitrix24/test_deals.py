@@ -16,6 +16,7 @@ from dialog_assets.bitrix24.deals import deals
 from dialog_assets.bitrix24.errors import Bitrix24DataError
 from dialog_assets.bitrix24.paging import php_params
 from dialog_assets.bitrix24.reading import crm
+from dialog_assets.bitrix24.wire import row_id
 from dialog_assets_tests.bitrix24.small_portal import asked, client_of, good
 
 
@@ -61,8 +62,7 @@ class Crm:
             return [{"ID": one} for one in asked_filter["@id"].values()], 0
         owners = asked_filter.get("@contact_id") or asked_filter.get("@contactids")
         single = asked_filter.get("contact_id") or asked_filter.get("contactids")
-        listed: dict[str, Any] = owners or {"0": single}
-        wanted = {int(one) for one in listed.values()}
+        wanted = {int(one) for one in (owners or {"0": single}).values()}
         try:
             after = int(asked_filter[">id"])
         except ValueError:
@@ -83,7 +83,7 @@ def read(portal: Crm, owners: list[int], **more: Any) -> dict[int, list[int]]:
         async with client_of(portal) as client:
             return await deals(client, "contact", owners, **more)
 
-    return {owner: [int(row.get("ID", row.get("id"))) for row in rows] for owner, rows in asyncio.run(go()).items()}
+    return {owner: [row_id("", row) for row in rows] for owner, rows in asyncio.run(go()).items()}
 
 
 def expected(portal: Crm, owners: list[int]) -> dict[int, list[int]]:
