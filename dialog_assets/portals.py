@@ -43,6 +43,7 @@ PortalId = Annotated[Slug, AfterValidator(_no_table)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")]
+WebAddress = Annotated[str, StringConstraints(pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])")]
 Vendor = Literal["openai", "anthropic", "deepseek"]
 Loc = tuple[int | str, ...]
 """Where in a portal file: keys and places in lists."""
@@ -66,13 +67,46 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Bitrix24Settings(_Model):
-    """How the portal's REST is reached, and what its tariff allows."""
+class OAuthSettings(_Model):
+    """An OAuth application of the portal: the environment variables that hold its secrets."""
 
-    webhook: EnvName = Field(description="environment variable that holds the inbound webhook URL")
+    client_id: EnvName
+    client_secret: EnvName
+    refresh_token: EnvName = Field(description="the first one; those that follow are kept in the database, sealed")
+    token_url: WebAddress | None = Field(None, description="empty: BITRIX24_TOKEN_URL, or the vendor's own")
+
+
+class Bitrix24Settings(_Model):
+    """How the portal's REST is reached, what its tariff allows, and where recordings may come from."""
+
+    webhook: EnvName | None = Field(None, description="environment variable that holds the inbound webhook URL")
+    oauth: OAuthSettings | None = Field(None, description="an OAuth application instead of the webhook")
+    crm: Literal["classic", "item"] = Field(
+        "classic", description="methods for entities: crm.contact.list … or crm.item.list"
+    )
     bucket_size: int = Field(50, ge=1, description="requests above which the portal answers 503 (Enterprise: 250)")
     drain_per_second: float = Field(2.0, gt=0, description="requests that leave the bucket a second (Enterprise: 5)")
+    operating_limit_s: float = Field(480.0, gt=0, description="seconds of work a method may use in ten minutes")
     downloads: int = Field(8, ge=1, le=32, description="recordings downloaded at once")
+    downloads_count: bool = Field(True, description="whether downloads count as requests in the bucket")
+    record_hosts: tuple[HostName, ...] = Field((), description="hosts whose CALL_RECORD_URL may be fetched, over https")
+    record_max_megabytes: int = Field(512, ge=1, description="larger recordings are refused")
+    record_timeout_s: float = Field(900.0, gt=0, description="how long one recording may take")
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> Self:
+        if (self.webhook is None) == (self.oauth is None):
+            raise ValueError(
+                "expected exactly one of `webhook` (an environment variable's name) and `oauth` (a mapping)"
+            )
+        return self
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """Names of the environment variables that hold the portal's credential."""
+        if self.oauth is None:
+            return (self.webhook,) if self.webhook else ()
+        return (self.oauth.client_id, self.oauth.client_secret, self.oauth.refresh_token)
 
 
 class Channels(_Model):
@@ -373,10 +407,11 @@ def _dotted(loc: Loc) -> str:
 
 LONGEST_SHOWN = 20
 _ENV_NAME = r"^[A-Z][A-Z0-9_]*$"
-_ENV_NAMES = ("webhook", "api_key")
+_ENV_NAMES = ("webhook", "api_key", "client_id", "client_secret", "refresh_token")
 _PATTERNS = {
     r"^[a-z][a-z0-9_]{0,30}$": "expected lower-case Latin letters, digits and _, at most 31, starting with a letter",
     r"^[\w.-]+(:\d+)?$": "expected the portal's host name such as acme.bitrix24.ru, without https:// and path",
+    r"^(https://|http://(127\.0\.0\.1|localhost)[:/])": "expected an address that begins with https://",
     _ENV_NAME: "expected the NAME of an environment variable (never the secret itself)",
     r"^([01]\d|2[0-3]):[0-5]\d$": "expected a time such as 03:15, in quotes",
 }

@@ -1,4 +1,4 @@
-"""Asset `audio_files`: recordings from the portal's Disk through a probe into the S3 archive."""
+"""Asset `audio_files`: recordings from the portal, by the way that is open, through a probe into the S3 archive."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,7 @@ import dagster as dg
 
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.temporary import work_folder
-from dialog_assets.bitrix24 import downloads, reading
-from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.errors import Bitrix24Error
-from dialog_assets.bitrix24.rows import DiskFile
+from dialog_assets.bitrix24.recordings import Found, Recordings, Wanted
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
@@ -30,9 +27,10 @@ CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "ogg": "audio/ogg", "a
 
 @dataclass(frozen=True)
 class RecordingItem(CallItem):
-    """A call with its recording's place on the Disk, or the reason why that is not known."""
+    """A call with what it tells of its recording, and where that is."""
 
-    file: DiskFile | Bitrix24Error
+    wanted: Wanted
+    found: Found
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -65,48 +63,60 @@ async def archive_recordings(run: StepRun, bitrix24: Bitrix24Resource, archive: 
         )
     with work_folder() as folder:
         async with bitrix24.client(run.portal, run.pool) as client:
+            settings = run.portal.bitrix24
+            recordings = Recordings(
+                client,
+                bitrix24.outside(run.portal),
+                max_bytes=settings.record_max_megabytes * 1024 * 1024,
+                timeout_s=settings.record_timeout_s,
+            )
 
             async def one(item: RecordingItem) -> Outcome:
                 path = folder / str(item.call_id)
                 try:
-                    return await archive_one(run, client, archive, item, path)
+                    return await archive_one(run, recordings, archive, item, path)
                 finally:
                     path.unlink(missing_ok=True)
 
-            await run.work(_located(run, client), one, concurrency=run.portal.bitrix24.downloads)
+            await run.work(_located(run, recordings), one, concurrency=settings.downloads)
 
 
-async def _located(run: StepRun, client: Bitrix24Client) -> AsyncIterator[RecordingItem]:
-    """The worklist with a fresh place on the Disk for each recording, fifty to a request."""
+async def _located(run: StepRun, recordings: Recordings) -> AsyncIterator[RecordingItem]:
+    """The worklist with a fresh place for each recording, fifty to a request."""
     page: list[Pending] = []
     async for pending in run.pending():
         page.append(pending)
         if len(page) == FILES_PER_REQUEST:
-            for item in await _locate(run, client, page):
+            for item in await _locate(run, recordings, page):
                 yield item
             page = []
-    for item in await _locate(run, client, page):
+    for item in await _locate(run, recordings, page):
         yield item
 
 
-async def _locate(run: StepRun, client: Bitrix24Client, page: list[Pending]) -> list[RecordingItem]:
+async def _locate(run: StepRun, recordings: Recordings, page: list[Pending]) -> list[RecordingItem]:
+    if not page:
+        return []
     async with run.pool.connection() as connection:
-        ids = await table.record_files(connection, run.portal.portal, [pending.call_id for pending in page])
-    found = await reading.files(client, ids.values())
+        rows = await table.wanted(connection, run.portal.portal, [pending.call_id for pending in page])
+    wanted = {call_id: Wanted(call_id, row["record_file_id"], row["activity_id"]) for call_id, row in rows.items()}
+    found = await recordings.locate(wanted.values())
     return [
-        RecordingItem(**vars(CallItem.of(pending, run.portal.portal)), file=found[ids[pending.call_id]])
+        RecordingItem(
+            **vars(CallItem.of(pending, run.portal.portal)),
+            wanted=wanted[pending.call_id],
+            found=found[pending.call_id],
+        )
         for pending in page
     ]
 
 
 async def archive_one(
-    run: StepRun, client: Bitrix24Client, archive: Archive, item: RecordingItem, path: Path
+    run: StepRun, recordings: Recordings, archive: Archive, item: RecordingItem, path: Path
 ) -> Outcome:
     """Download, probe, upload. Raises the errors of the rooms."""
-    if isinstance(item.file, Bitrix24Error):
-        raise item.file
     with path.open("wb") as target:
-        await downloads.download(client, item.file, target)
+        fetched = await recordings.fetch(item.wanted, item.found, target)
     # PyAV takes long to import, and only this step and the next need it.
     from dialog_assets.audio.probe import probe
 
@@ -115,7 +125,8 @@ async def archive_one(
     content_type = CONTENT_TYPES.get(found.container, "application/octet-stream")
     await archive.put(path, key, sha256=found.sha256, content_type=content_type)
     row = {
-        "record_file_id": item.file.id,
+        "record_source": fetched.way,
+        "record_file_id": None if fetched.way == "provider" else item.wanted.file_id,
         "s3_bucket": archive.bucket,
         "s3_key": key,
         "sha256": found.sha256,

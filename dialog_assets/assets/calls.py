@@ -1,12 +1,13 @@
 """Asset `calls`: the portal's call statistics of the days."""
 
+from contextlib import aclosing
 from typing import Any
-from urllib.parse import urlsplit
 
 import dagster as dg
 
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
 from dialog_assets.bitrix24 import reading
+from dialog_assets.bitrix24.credentials import origin_of
 from dialog_assets.bitrix24.rows import CallRow, call_row
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
@@ -36,11 +37,11 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 async def read_calls(run: StepRun, bitrix24: Bitrix24Resource) -> None:
     """Read the days' calls page by page and write each page as it comes."""
     start, end = run.window
-    async with bitrix24.client(run.portal, run.pool) as client:
-        async for page in reading.calls(client, start, end):
+    async with bitrix24.client(run.portal, run.pool) as client, aclosing(reading.calls(client, start, end)) as pages:
+        async for page in pages:
             rows = [stored(call_row(row), run.portal) for row in page]
             async with run.pool.connection() as connection:
-                await table.write(connection, run.portal.portal, rows)
+                await table.write(connection, run.portal.portal, rows, record_hosts=run.portal.bitrix24.record_hosts)
 
 
 def stored(call: CallRow, portal: Portal) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def stored(call: CallRow, portal: Portal) -> dict[str, Any]:
 
 
 def host_only(link: object) -> object:
+<<<<<<< HEAD
     """`https://host/…` of a link, `…` of another text; nothing stays nothing."""
     if not isinstance(link, str) or not link:
         return link
@@ -59,3 +61,9 @@ def host_only(link: object) -> object:
     except ValueError:
         return "…"
     return f"{parts.scheme}://{parts.hostname or ''}/…" if parts.scheme and "://" in link else "…"
+=======
+    """`https://host[:port]/…` of a link; anything else as it is."""
+    if not isinstance(link, str) or "://" not in link:
+        return link
+    return f"{origin_of(link) or 'unreadable:/'}/…"
+>>>>>>> issue3-client

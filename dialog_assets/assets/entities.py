@@ -50,8 +50,8 @@ async def read_entities(run: StepRun, bitrix24: Bitrix24Resource) -> None:
 
 async def _read_kind(run: StepRun, client: Bitrix24Client, kind: CrmKind, asked: list[int]) -> None:
     portal = run.portal.portal
-    found = await reading.crm(client, kind, asked)
-    deals = await reading.deals(client, kind, list(found))
+    found = await reading.crm(client, kind, asked, family=run.portal.bitrix24.crm)
+    deals = await reading.deals(client, kind, list(found), family=run.portal.bitrix24.crm)
     rows: list[dict[str, Any]] = [asdict(entity_row(kind, row)) for row in found.values()]
     related = {entity: [entity_row("deal", row) for row in some] for entity, some in deals.items()}
     unique = {deal.entity_id: asdict(deal) for some in related.values() for deal in some}

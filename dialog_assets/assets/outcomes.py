@@ -37,6 +37,7 @@ OUTAGES: dict[type[DialogAssetsError], str] = {
 }
 """The service failed, not the item: the next run tries again, and many in a row stop the step."""
 
+<<<<<<< HEAD
 PASSING = frozenset(
     {
         "recording_truncated",  # another download may mend it
@@ -47,6 +48,10 @@ PASSING = frozenset(
     }
 )
 """The item failed, and the next run tries again."""
+=======
+PASSING_RECORDING_REASONS = frozenset({"truncated", "changed", "too_slow", "unreachable"})
+"""What another download may mend."""
+>>>>>>> issue3-client
 
 
 def outcome_of(error: DialogAssetsError) -> Outcome:

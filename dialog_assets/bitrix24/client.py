@@ -1,6 +1,6 @@
 """The transport: one HTTP client, one credential, one pacer; single calls and batches, with retries.
 
-Here: everything between a method's name and its answer. Not here: which methods make a call history (reading.py), files
+Here: everything between a method's name and its answer. Not here: which methods make a call history (history.py), files
 (downloads.py), what an answer's rows mean (rows.py). Retrying assumes reads: a write that timed out may have happened.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from typing import Any, Self
 
 import httpx2
 
+from dialog_assets.bitrix24.credentials import Access, Credential
 from dialog_assets.bitrix24.errors import (
     Bitrix24Error,
     Bitrix24LimitError,
     Bitrix24UnavailableError,
     classify,
 )
+from dialog_assets.bitrix24.operating import LIMIT_S, OperatingTime
 from dialog_assets.bitrix24.pacing import Pacer
 from dialog_assets.bitrix24.paging import COMMANDS, Command, chunks, command_text
 from dialog_assets.bitrix24.quiet import silence_urls
@@ -33,8 +36,17 @@ USER_AGENT = "dialog-assets/0.1"
 TIMEOUT = httpx2.Timeout(10.0, read=70.0)
 """Seconds. The cloud itself ends a request after 60, so a longer silence is a lost connection."""
 
+PATIENCE_S = 900.0
+"""How long one call or batch may wait for operating time, seconds: the window of ten minutes, and half as much again."""
+
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
 """No limit of connections: a request that waits for one after it was paced would leave later than counted."""
+
+_RENEWALS = 2
+"""How often one request may find its token expired: once by age, once more when it waited that long."""
+
+Gate = Callable[[], Awaitable[object]]
+"""Awaited when an answer's head is there and before its body is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +59,37 @@ class Answer:
 
 
 class Bitrix24Client:
-    """One portal through one inbound webhook; use as `async with`.
+    """One portal through one credential; use as `async with`.
 
-    `webhook_url`: the whole URL, a secret. `pacer` lets each request leave, batches and downloads included. `attempts`
-    bounds how often one request is sent. `timeout` in seconds by phase. `sleep` and `transport` are seams for tests.
+    `credential`: an inbound webhook's whole URL (a secret), or any Credential such as oauth.OAuth. `pacer` lets each
+    request leave, batches and, unless `downloads_count` is off, downloads included. `attempts` bounds how often one
+    request is sent. `operating_limit_s` is the portal's limit of operating time, `patience_s` how long one call may wait
+    for it. `timeout` in seconds by phase. `sleep`, `operating` and `transport` are seams for tests.
     Raises Bitrix24AccessError at once when the URL has not the form of a webhook.
     """
 
     def __init__(
         self,
-        webhook_url: str,
+        credential: Credential | str,
         *,
         pacer: Pacer,
         attempts: int = 5,
         timeout: httpx2.Timeout = TIMEOUT,
+        operating_limit_s: float = LIMIT_S,
+        patience_s: float = PATIENCE_S,
+        downloads_count: bool = True,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        operating: OperatingTime | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         silence_urls()
-        self._webhook = Webhook(webhook_url)
+        self._credential: Credential = Webhook(credential) if isinstance(credential, str) else credential
         self._pacer = pacer
         self.attempts = attempts
+        self._downloads_count = downloads_count
+        self._patience_s = patience_s
         self._sleep = sleep
+        self._operating = operating or OperatingTime(operating_limit_s)
         self._http = httpx2.AsyncClient(
             headers={"User-Agent": USER_AGENT}, timeout=timeout, limits=_LIMITS, transport=transport
         )
@@ -88,42 +109,41 @@ class Bitrix24Client:
     @property
     def origin(self) -> str:
         """`https://host[:port]` of the portal, as it is now; no secret."""
-        return self._webhook.origin
+        return self._credential.origin
+
+    @property
+    def is_application(self) -> bool:
+        """Whether the portal sees an OAuth application."""
+        return self._credential.is_application
 
     async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
         """Call one reading method with `params` as JSON.
 
-        Raises a Bitrix24Error: at once when a repetition cannot help, else after `attempts`.
+        Raises a Bitrix24Error: at once when a repetition cannot help, else after `attempts` or `patience_s`.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                body = await self._send(method, params or {})
-            except Bitrix24Error as error:
-                if not error.retryable or attempt >= self.attempts:
-                    raise
-                await self.rest(error, attempt)
-            else:
-                return Answer(body["result"], _count(body.get("total")), _count(body.get("next")))
+        return _answer(await self._call(method, params or {}, {method: 1}, _Patience(self._patience_s)))
 
-    async def batch(self, commands: Mapping[str, Command]) -> dict[str, Answer | Bitrix24Error]:
+    async def batch(
+        self, commands: Mapping[str, Command], *, before_body: Gate | None = None
+    ) -> dict[str, Answer | Bitrix24Error]:
         """Run independent commands, 50 a request: every key of `commands` comes back, in order, with answer or error.
 
         Commands that failed but may succeed later, and commands that the portal did not run, are sent again, and only
-        those. Raises a Bitrix24Error when a batch fails as a whole. For linked commands use `chain`.
+        those. Raises a Bitrix24Error when a batch fails as a whole. For linked commands use `linked`.
         """
         outcomes: dict[str, Answer | Bitrix24Error] = {}
         for keys in chunks(commands, COMMANDS):
-            outcomes |= await self._batch({key: commands[key] for key in keys})
+            outcomes |= await self._batch({key: commands[key] for key in keys}, before_body)
         return {key: outcomes[key] for key in commands}
 
-    async def chain(self, commands: Mapping[str, Command]) -> dict[str, Answer | Bitrix24Error]:
-        """Run at most 50 commands that link to each other, once and up to the first error.
+    async def linked(
+        self, commands: Mapping[str, Command], *, before_body: Gate | None = None
+    ) -> dict[str, Answer | Bitrix24Error]:
+        """Run at most 50 commands that link to each other, once.
 
         Keys that are absent were not run. Nothing is sent again, because links reach only into their own batch.
         """
-        return await self._run(commands, halt=True)
+        return await self._run(commands, _Patience(self._patience_s), before_body)
 
     async def rest(self, error: Bitrix24Error, attempt: int) -> None:
         """Wait as long as `error` at attempt number `attempt` (from 1) asks for."""
@@ -131,22 +151,30 @@ class Bitrix24Client:
 
     @asynccontextmanager
     async def stream(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
-        """Open a GET of a whole URL, paced, without following redirects; raises httpx2.RequestError."""
-        await self._pacer.take()
+        """Open a GET of a whole URL of the portal, paced, without following redirects; raises httpx2.RequestError."""
+        if self._downloads_count:
+            await self._pacer.take()
         async with self._http.stream("GET", url, headers=dict(headers), follow_redirects=False) as response:
             yield response
 
-    async def _batch(self, commands: Mapping[str, Command]) -> dict[str, Answer | Bitrix24Error]:
+    async def _batch(
+        self, commands: Mapping[str, Command], before_body: Gate | None
+    ) -> dict[str, Answer | Bitrix24Error]:
         done: dict[str, Answer | Bitrix24Error] = {}
         pending = dict(commands)
+        patience = _Patience(self._patience_s)
         attempt = 0
         while pending:
             attempt += 1
-            found = await self._run(pending, halt=False)
+            # A method that rests for its operating time does not hold up the others.
+            ready = {key: one for key, one in pending.items() if not self._operating.is_blocked(one[0])} or pending
+            found = await self._run(ready, patience, before_body)
             failures: list[Bitrix24Error] = []
-            for key in list(pending):
-                outcome = found.get(key) or _not_run(pending[key][0])
-                if isinstance(outcome, Bitrix24Error) and outcome.retryable and attempt < self.attempts:
+            for key in list(ready):
+                outcome = found.get(key) or not_run(pending[key][0])
+                if isinstance(outcome, Bitrix24Error) and _is_operating(outcome):
+                    self._operating.refuse(pending[key][0])
+                elif isinstance(outcome, Bitrix24Error) and outcome.retryable and attempt < self.attempts:
                     failures.append(outcome)
                 else:
                     done[key] = outcome
@@ -154,17 +182,27 @@ class Bitrix24Client:
             if failures:
                 # A limit asks for the longest wait; the others can wait with it.
                 await self.rest(max(failures, key=lambda failure: isinstance(failure, Bitrix24LimitError)), attempt)
+            elif pending:
+                attempt -= 1
         return done
 
-    async def _run(self, commands: Mapping[str, Command], *, halt: bool) -> dict[str, Answer | Bitrix24Error]:
+    async def _run(
+        self, commands: Mapping[str, Command], patience: _Patience, before_body: Gate | None
+    ) -> dict[str, Answer | Bitrix24Error]:
         texts = {key: command_text(command) for key, command in commands.items()}
-        answer = await self.call("batch", {"halt": int(halt), "cmd": texts})
-        sections = answer.result if isinstance(answer.result, Mapping) else {}
-        results, errors, totals, nexts = (
-            _by_key(sections.get(name)) for name in ("result", "result_error", "result_total", "result_next")
+        methods = Counter(method for method, _ in commands.values())
+        body = await self._call(
+            "batch", {"halt": 0, "cmd": texts}, {"batch": 1, **methods}, patience, before_body=before_body
+        )
+        sections = body["result"] if isinstance(body["result"], Mapping) else {}
+        results, errors, totals, nexts, times = (
+            _by_key(sections.get(name))
+            for name in ("result", "result_error", "result_total", "result_next", "result_time")
         )
         outcomes: dict[str, Answer | Bitrix24Error] = {}
+        last_times: dict[str, Any] = {}
         for key, (method, _) in commands.items():
+            last_times[method] = times.get(key, last_times.get(method))
             if key in errors:
                 entry = errors[key] if isinstance(errors[key], Mapping) else {"error": errors[key]}
                 failure = classify(None, self._hidden(entry), method=method)
@@ -172,43 +210,122 @@ class Bitrix24Client:
                     outcomes[key] = failure
             elif key in results:
                 outcomes[key] = Answer(results[key], _count(totals.get(key)), _count(nexts.get(key)))
+        for method, told in last_times.items():
+            self._operating.note(method, told, methods[method])
         return outcomes
 
-    async def _send(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        content = json.dumps(params, ensure_ascii=False).encode()
-        response = await self._post(method, content)
-        location = response.headers.get("location")
-        if response.is_redirect and location and self._webhook.follow(method, location):
-            response = await self._post(method, content)
-        body = self._hidden(_decoded(response.content))
-        failure = classify(response.status_code, body, method=method)
-        if failure is not None:
-            raise failure
-        assert isinstance(body, Mapping)  # noqa: S101 -- classify promises it, mypy cannot see it
-        return body
+    async def _call(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        counted: Mapping[str, int],
+        patience: _Patience,
+        *,
+        before_body: Gate | None = None,
+    ) -> Mapping[str, Any]:
+        """The body of a successful answer; `counted` are the calls by method whose operating time this request uses."""
+        attempt = 0
+        while True:
+            attempt += 1
+            await patience.sleep(self._operating.wait_s(counted), self._sleep, method)
+            try:
+                body = await self._send(method, params, before_body)
+            except Bitrix24Error as error:
+                if _is_operating(error):
+                    self._operating.refuse(method)
+                    attempt -= 1
+                    continue
+                if not error.retryable or attempt >= self.attempts:
+                    raise
+                await self.rest(error, attempt)
+            else:
+                self._operating.note(method, body.get("time"))
+                return body
 
-    async def _post(self, method: str, content: bytes) -> httpx2.Response:
+    async def _send(self, method: str, params: Mapping[str, Any], before_body: Gate | None) -> Mapping[str, Any]:
+        access = await self._credential.access()
+        renewals = 0
+        while True:
+            response = await self._post(access, method, params, before_body)
+            location = response.headers.get("location")
+            if response.is_redirect and location and self._credential.follow(access, method, location):
+                access = await self._credential.access()
+                response = await self._post(access, method, params, before_body)
+            body = self._hidden(_decoded(response.content))
+            failure = classify(response.status_code, body, method=method)
+            if failure is None:
+                assert isinstance(body, Mapping)  # noqa: S101 -- classify promises it, mypy cannot see it
+                return body
+            if failure.code.lower() != "expired_token" or renewals >= _RENEWALS:
+                raise failure
+            renewals += 1
+            fresh = await self._credential.renewed(access)
+            if fresh is None:
+                raise failure
+            access = fresh
+
+    async def _post(
+        self, access: Access, method: str, params: Mapping[str, Any], before_body: Gate | None
+    ) -> httpx2.Response:
+        given = params if access.token is None else {**params, "auth": access.token}
         await self._pacer.take()
         try:
-            return await self._http.post(
-                self._webhook.endpoint(method),
-                content=content,
+            async with self._http.stream(
+                "POST",
+                f"{access.base}{method}.json",
+                content=json.dumps(given, ensure_ascii=False).encode(),
                 headers={"Content-Type": "application/json", "Accept": "application/json"},
                 follow_redirects=False,
-            )
+            ) as response:
+                if before_body is not None:
+                    await before_body()
+                await response.aread()
+                return response
         except httpx2.RequestError as error:
             failure = unavailable(method, error)
         # Raised here and not in the handler: even as a context the library's exception would carry the URL along.
         raise failure
 
     def _hidden(self, body: Any) -> Any:
-        """An error body without this webhook's secret in its texts; other bodies as they are."""
+        """An error body without this credential's secrets in its texts; other bodies as they are."""
         if not isinstance(body, Mapping) or body.get("error") is None:
             return body
-        return json.loads(self._webhook.hide(json.dumps(body)))
+        return json.loads(self._credential.hide(json.dumps(body)))
 
 
-def _not_run(method: str) -> Bitrix24UnavailableError:
+class _Patience:
+    """How long one call may still wait for operating time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    async def sleep(self, seconds: float, sleep: Callable[[float], Awaitable[object]], method: str) -> None:
+        """Wait; raises Bitrix24LimitError when that is longer than the rest of the patience."""
+        if seconds <= 0:
+            return
+        if seconds > self._left:
+            raise Bitrix24LimitError(
+                "OPERATION_TIME_LIMIT",
+                method=method,
+                description="the method's operating time on the portal is used up",
+                advice="the next run goes on",
+                retryable=True,
+            )
+        self._left -= seconds
+        await sleep(seconds)
+
+
+def _is_operating(error: Bitrix24Error) -> bool:
+    """Blocked for operating time: its code, or 429 without one (errors.classify)."""
+    return isinstance(error, Bitrix24LimitError) and error.code.upper() != "QUERY_LIMIT_EXCEEDED"
+
+
+def _answer(body: Mapping[str, Any]) -> Answer:
+    return Answer(body["result"], _count(body.get("total")), _count(body.get("next")))
+
+
+def not_run(method: str) -> Bitrix24UnavailableError:
+    """The error of a command that is neither among a batch's results nor among its errors."""
     return Bitrix24UnavailableError(
         "not_run", method=method, advice="the portal left this command of a batch out", retryable=True
     )

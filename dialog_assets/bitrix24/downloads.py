@@ -1,81 +1,151 @@
-"""Recordings from the portal's Disk: one download, checked, resumed after a cut (facts/bitrix24.md 4.3).
+"""One recording's bytes: downloaded, checked, resumed after a cut (facts/bitrix24.md 4.3).
 
-Here: the bytes of one file into a caller's file object. Not here: where the URL comes from (reading.files), what the audio
-holds (audio/), where it is kept. A download URL holds the credential: it is never shown, and never goes to another host.
+Here: from a place (a URL, and what is known of it) into a caller's file object. Not here: where places come from
+(recordings.py), what the audio holds (audio/), where it is kept. A portal's download URL holds the credential: it is never
+shown, and never goes to another host.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
 from urllib.parse import urljoin
 
 import httpx2
 
-from dialog_assets.bitrix24.client import Bitrix24Client, unavailable
+from dialog_assets.bitrix24.client import USER_AGENT, Bitrix24Client, unavailable
+from dialog_assets.bitrix24.credentials import origin_of
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24Error,
+    Bitrix24UnavailableError,
     RecordingUnavailableError,
     classify,
 )
-from dialog_assets.bitrix24.rows import DiskFile
-from dialog_assets.bitrix24.webhook import origin_of
+from dialog_assets.bitrix24.outside import NotAllowedError, OutsideHosts
 
-__all__ = ["MAX_BYTES", "RecordingUnavailableError", "download"]
+__all__ = ["MAX_BYTES", "TIMEOUT_S", "Place", "RecordingUnavailableError", "Way", "download"]
+
+Way = Literal["disk", "activity", "provider"]
 
 MAX_BYTES = 512 * 1024 * 1024
 """Far above telephony: an hour of 16-bit stereo at 16 kHz is 230 MB."""
 
+TIMEOUT_S = 900.0
+"""How long one recording may take, waiting and repetitions included, seconds."""
+
 _METHOD = "download"
 _PAGE_BYTES = 64 * 1024
 _REDIRECTS = 3
+_PROGRESS_BYTES = 64 * 1024
+"""An attempt that brought less than this before its cut counts as failed."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-async def download(client: Bitrix24Client, file: DiskFile, target: BinaryIO, *, max_bytes: int = MAX_BYTES) -> int:
-    """Write the whole file to `target` (seekable, from its current position); returns the number of bytes.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a recording can be had: `way` of facts 4.1, `name` for errors (no secret), `size` in bytes where it is told.
 
+    `url` is a secret, and made for one use where it is the portal's: do not store it.
+    """
+
+    way: Way
+    name: str
+    url: str = field(repr=False)
+    size: int | None = None
+
+
+Again = Callable[[], Awaitable[Place]]
+"""Asks for the same recording's place once more: the URL of an OAuth application dies with its token."""
+
+
+async def download(
+    client: Bitrix24Client,
+    place: Place,
+    target: BinaryIO,
+    *,
+    outside: OutsideHosts | None = None,
+    again: Again | None = None,
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+) -> int:
+    """Write the whole recording to `target` (seekable, from its current position); returns the number of bytes.
+
+    A cut costs the rest of the file only; attempts are counted anew where one got on. `outside` are the hosts that a
+    place, or a redirect, outside the portal may name.
     Raises RecordingUnavailableError when this recording cannot be had (what was written then is no recording),
     Bitrix24AccessError when the credential is refused, Bitrix24UnavailableError or Bitrix24LimitError when the portal
     still fails after the client's attempts.
     """
-    if file.size > max_bytes:
-        raise RecordingUnavailableError("too_large", file.id, description=f"{file.size} bytes, allowed {max_bytes}")
-    if origin_of(file.download_url) != client.origin:
-        raise RecordingUnavailableError("refused", file.id, description="its address is outside the portal")
-    transfer = _Transfer(file, target, target.tell())
+    if place.size is not None and place.size > max_bytes:
+        raise RecordingUnavailableError("too_large", place.name, description=f"{place.size} bytes, allowed {max_bytes}")
+    transfer = _Transfer(place, target, target.tell(), max_bytes)
+    late = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _repeat(client, transfer, outside or OutsideHosts(), again)
+    except TimeoutError:
+        late = True
+    if late:
+        raise RecordingUnavailableError(
+            "too_slow", place.name, description=f"{transfer.received} bytes in {timeout_s:g} s"
+        )
+    if not _is_audio(transfer.head):
+        raise RecordingUnavailableError("not_audio", place.name, description="no known audio format")
+    return transfer.received
+
+
+async def _repeat(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHosts, again: Again | None) -> None:
     attempt = 0
     while True:
         attempt += 1
-        failure = await _try(client, transfer)
+        before = transfer.received
+        failure = await _try(client, transfer, outside)
         if failure is None:
-            break
+            return
+        if again is not None and failure.code.upper() == "EXPIRED_TOKEN":
+            transfer.place, again = await again(), None
+            continue
+        if transfer.received - before >= _PROGRESS_BYTES:
+            attempt = 1
         if not failure.retryable or attempt >= client.attempts:
-            raise failure
+            outside_fails = transfer.place.way == "provider" and isinstance(failure, Bitrix24UnavailableError)
+            raise _unreachable(transfer.place, failure) if outside_fails else failure
         await client.rest(failure, attempt)
-    if not _is_audio(transfer.head):
-        raise RecordingUnavailableError("not_audio", file.id, description="no known audio format")
-    return transfer.received
+
+
+def _unreachable(place: Place, failure: Bitrix24Error) -> RecordingUnavailableError:
+    """A provider that does not answer is no outage of the portal."""
+    return RecordingUnavailableError("unreachable", place.name, status=failure.status, description=failure.code)
 
 
 @dataclass
 class _Transfer:
-    """How far one file has come; `head` keeps its first bytes for the format check."""
+    """How far one file has come. `size` is None until it is told; `tag` names the version of an outside file."""
 
-    file: DiskFile
+    place: Place
     target: BinaryIO
     base: int
+    max_bytes: int
     received: int = 0
     head: bytes = b""
+    tag: str | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        self.size = self.place.size
 
     def restart(self) -> None:
         self.target.seek(self.base)
         self.target.truncate()
         self.received = 0
         self.head = b""
+        self.size, self.tag = self.place.size, None
 
     def write(self, piece: bytes) -> None:
         self.target.write(piece)
@@ -83,45 +153,70 @@ class _Transfer:
         if len(self.head) < _HEAD_BYTES:
             self.head = (self.head + piece)[:_HEAD_BYTES]
 
+    def learn(self, response: httpx2.Response) -> None:
+        """What the head of an answer tells of a file whose size nobody has told."""
+        length = response.headers.get("content-length", "")
+        if self.size is None and response.status_code == httpx2.codes.OK and length.isdecimal():
+            self.size = int(length)
+        self.tag = self.tag or response.headers.get("etag") or response.headers.get("last-modified")
+
+    def overflow(self) -> RecordingUnavailableError | None:
+        """More bytes than there should be."""
+        if self.size is not None and self.received > self.size:
+            return RecordingUnavailableError("changed", self.place.name, description=f"above {self.size} bytes")
+        if self.received > self.max_bytes or (self.size or 0) > self.max_bytes:
+            return RecordingUnavailableError(
+                "too_large", self.place.name, description=f"allowed {self.max_bytes} bytes"
+            )
+        return None
+
     def short(self) -> RecordingUnavailableError:
         """Fewer bytes than the file has: worth another try from where it stopped."""
-        error = RecordingUnavailableError(
-            "truncated", self.file.id, description=f"{self.received} of {self.file.size} bytes"
-        )
+        whole = "an unknown number of" if self.size is None else self.size
+        error = RecordingUnavailableError("truncated", self.place.name, description=f"{self.received} of {whole} bytes")
         error.retryable = True
         return error
 
 
-async def _try(client: Bitrix24Client, transfer: _Transfer) -> Bitrix24Error | None:
+async def _try(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHosts) -> Bitrix24Error | None:
     """One request from where the transfer stopped; None when the file is complete, else the failure."""
-    url = transfer.file.download_url
-    headers = {
-        "Accept": "*/*",
-        "Accept-Language": "en",
-        "Accept-Encoding": "identity",
-        "Referer": f"{client.origin}/",
-    }
-    if transfer.received:
-        headers["Range"] = f"bytes={transfer.received}-"
+    place = transfer.place
+    url = place.url
+    if place.way != "provider" and origin_of(url) != client.origin:
+        return RecordingUnavailableError("refused", place.name, description="its address is outside the portal")
     for _ in range(_REDIRECTS + 1):
         try:
-            async with client.stream(url, headers) as response:
+            async with _opened(client, transfer, outside, url) as response:
                 if response.is_redirect:
                     url = urljoin(url, response.headers.get("location", ""))
-                    if origin_of(url) != client.origin:
-                        return RecordingUnavailableError(
-                            "refused",
-                            transfer.file.id,
-                            status=response.status_code,
-                            description="it leads to another host",
-                        )
                     continue
                 return await _receive(response, transfer)
+        except NotAllowedError as error:
+            failure: Bitrix24Error = RecordingUnavailableError("refused", place.name, description=str(error))
         except httpx2.RequestError as error:
-            return transfer.short() if transfer.received else unavailable(_METHOD, error)
-        except httpx2.InvalidURL:
-            return RecordingUnavailableError("refused", transfer.file.id, description="its address is malformed")
-    return RecordingUnavailableError("refused", transfer.file.id, description="it leads in circles")
+            failure = transfer.short() if transfer.received else unavailable(_METHOD, error)
+        except (httpx2.InvalidURL, ValueError):
+            failure = RecordingUnavailableError("refused", place.name, description="its address is malformed")
+        return failure
+    return RecordingUnavailableError("refused", place.name, description="it leads in circles")
+
+
+@asynccontextmanager
+async def _opened(
+    client: Bitrix24Client, transfer: _Transfer, outside: OutsideHosts, url: str
+) -> AsyncIterator[httpx2.Response]:
+    headers = {"Accept": "*/*", "Accept-Language": "en", "Accept-Encoding": "identity"}
+    if transfer.received:
+        headers["Range"] = f"bytes={transfer.received}-"
+        if transfer.tag is not None and not transfer.tag.startswith("W/"):
+            headers["If-Range"] = transfer.tag
+    if transfer.place.way != "provider" and origin_of(url) == client.origin:
+        async with client.stream(url, {**headers, "Referer": f"{client.origin}/"}) as response:
+            yield response
+    else:
+        # Another host gets neither the portal's name nor anything of its URL.
+        async with outside.stream(url, {**headers, "User-Agent": USER_AGENT}) as response:
+            yield response
 
 
 async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Error | None:
@@ -135,6 +230,10 @@ async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Er
         transfer.restart()
         if response.status_code == 206:
             return transfer.short()
+    if not page:
+        transfer.learn(response)
+        if (failure := transfer.overflow()) is not None:
+            return failure
     shown = b""
     async for piece in response.aiter_bytes():
         # No audio begins with these: an error page under an audio's content type.
@@ -145,13 +244,11 @@ async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Er
                 break
             continue
         transfer.write(piece)
-        if transfer.received > transfer.file.size:
-            return RecordingUnavailableError(
-                "changed", transfer.file.id, description=f"above {transfer.file.size} bytes"
-            )
+        if (failure := transfer.overflow()) is not None:
+            return failure
     if page:
-        return _page_error(response.status_code, shown, transfer.file.id)
-    return transfer.short() if transfer.received < transfer.file.size else None
+        return _page_error(response.status_code, shown, transfer.place)
+    return transfer.short() if transfer.received < (transfer.size or 0) else None
 
 
 def _continues(response: httpx2.Response, transfer: _Transfer) -> bool:
@@ -159,7 +256,8 @@ def _continues(response: httpx2.Response, transfer: _Transfer) -> bool:
     found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", "").strip())
     if response.status_code != 206 or found is None:
         return False
-    return int(found[1]) == transfer.received and found[2] in ("*", str(transfer.file.size))
+    size = "*" if transfer.size is None else str(transfer.size)
+    return int(found[1]) == transfer.received and (size == "*" or found[2] in ("*", size))
 
 
 _CREDENTIAL_CODES = {
@@ -174,25 +272,28 @@ _CREDENTIAL_CODES = {
 }
 
 
-def _page_error(status: int, content: bytes, file_id: int) -> Bitrix24Error:
-    """What a page in the place of audio means: only the credential's own codes stop more than this recording."""
+def _page_error(status: int, content: bytes, place: Place) -> Bitrix24Error:
+    """What a page in the place of audio means: only the portal's words on the credential stop more than this recording."""
     try:
         body = json.loads(content)
     except ValueError:
         body = None
     told = isinstance(body, dict) and body.get("error") is not None
     if status < 300 and not told:
-        error = RecordingUnavailableError("not_audio", file_id, status=status, description="a page came in its place")
+        error = RecordingUnavailableError(
+            "not_audio", place.name, status=status, description="a page came in its place"
+        )
         # A proxy's page may be gone the next moment.
         error.retryable = True
         return error
     failure = classify(status, body, method=_METHOD)
     if failure is None or failure.retryable:
-        return failure or RecordingUnavailableError("refused", file_id, status=status)
-    if isinstance(failure, Bitrix24AccessError) and failure.code.upper() in _CREDENTIAL_CODES:
+        return failure or RecordingUnavailableError("refused", place.name, status=status)
+    own = place.way != "provider"
+    if own and isinstance(failure, Bitrix24AccessError) and failure.code.upper() in _CREDENTIAL_CODES:
         return failure
     gone = status in (404, 410) or "NOT_FOUND" in failure.code.upper()
-    return RecordingUnavailableError("gone" if gone else "refused", file_id, status=status, description=failure.code)
+    return RecordingUnavailableError("gone" if gone else "refused", place.name, status=status, description=failure.code)
 
 
 _HEAD_BYTES = 16

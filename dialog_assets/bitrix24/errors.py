@@ -102,33 +102,36 @@ class RowError(Bitrix24DataError):
         )
 
 
-RecordingReason = Literal["gone", "refused", "not_audio", "truncated", "changed", "too_large"]
+RecordingReason = Literal[
+    "gone", "refused", "not_audio", "truncated", "changed", "too_large", "too_slow", "unreachable"
+]
 """gone: no such file, or in the trash · refused: no right to it, a bad link, a redirect elsewhere · not_audio: the bytes are
 no audio · truncated: fewer bytes than the Disk says · changed: more bytes than the Disk says, so it was replaced in the
-meantime · too_large: above the caller's limit."""
+meantime · too_large: above the caller's limit · too_slow: not there within the caller's time · unreachable: the
+host outside the portal does not answer."""
 
 _RECORDING_TEXTS: dict[RecordingReason, str] = {
-    "gone": "the file is not on the Disk any more",
+    "gone": "the file is not there any more",
     "refused": "the portal refuses the file",
     "not_audio": "the file is no audio",
-    "truncated": "fewer bytes came than the Disk says the file has",
-    "changed": "more bytes came than the Disk says the file has",
+    "truncated": "fewer bytes came than the file should have",
+    "changed": "more bytes came than the file should have",
     "too_large": "the file is larger than allowed",
+    "too_slow": "the file did not come in the time allowed",
+    "unreachable": "the provider's host does not answer",
 }
 
 
 class RecordingUnavailableError(Bitrix24Error):
-    """One recording cannot be had; the reason is `code` and `reason`."""
+    """One recording cannot be had; the reason is `code` and `reason`, `name` says which."""
 
-    def __init__(
-        self, reason: RecordingReason, file_id: int, *, status: int | None = None, description: str = ""
-    ) -> None:
+    def __init__(self, reason: RecordingReason, name: str, *, status: int | None = None, description: str = "") -> None:
         self.reason: RecordingReason = reason
-        self.file_id = file_id
-        text = f"recording {file_id}: {_RECORDING_TEXTS[reason]}"
+        self.name = name
+        text = f"recording {name}: {_RECORDING_TEXTS[reason]}"
         super().__init__(
             reason,
-            method="disk.file.get" if reason == "gone" and status is None else "download",
+            method="download",
             status=status,
             description=f"{text} ({description})" if description else text,
         )

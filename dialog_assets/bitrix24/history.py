@@ -1,152 +1,213 @@
-"""The call history of a time window: voximplant.statistic.get, by id where the portal can, by offset where it cannot.
+"""The call history of a time window: voximplant.statistic.get, by ranges of ids, by offset where the portal ignores those.
 
 Here: paging through one method that changes under the reader and drops filters silently (facts/bitrix24.md 2.4, 3.1).
-Not here: what a row means (rows.py).
+Not here: how ids are cut into ranges (ranges.py), what a row means (rows.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
-from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error, RowError
-from dialog_assets.bitrix24.paging import COMMANDS, PAGE, chain, keyset
-from dialog_assets.bitrix24.wire import Fields, rows_of
+from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error
+from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command
+from dialog_assets.bitrix24.ranges import IdRange, NotHonouredError, Ranges, split
+from dialog_assets.bitrix24.side_by_side import REQUESTS, Place, Room, side_by_side
+from dialog_assets.bitrix24.wire import row_id, rows_of
 
 METHOD = "voximplant.statistic.get"
 
-_FIRST_CHAIN = 4
-"""Pages of the first batch. A chain's pages after the last row run with broken links and cost the portal's time for
-nothing, so chains start short and grow fourfold: a usual day wastes few, a year's history is read in full batches."""
+_DECODED = 2
+"""Answers of up to 2,500 rows (8 MB as Python objects) in memory at once."""
 
 _OFFSET_PASSES = 3
-"""How often a window is read by offset until as many rows came as the portal counts."""
+"""How often a window is read by offset until a pass is as long as the portal counts."""
+
+log = logging.getLogger("dialog_assets")
+
+Rows = list[dict[str, Any]]
 
 
-async def calls(client: Bitrix24Client, start: datetime, end: datetime) -> AsyncIterator[list[dict[str, Any]]]:
-    """Pages of calls with `start` <= CALL_START_DATE < `end` (both with offset), every id exactly once.
+async def calls(
+    client: Bitrix24Client, start: datetime, end: datetime, *, at_once: int = REQUESTS
+) -> AsyncGenerator[Rows]:
+    """Calls with `start` <= CALL_START_DATE < `end` (both with offset), every id exactly once, at most 2,500 in a list.
 
-    By ascending id while the portal honours start=-1, FILTER[>ID] and the order; else by offset, in the portal's order.
-    Raises Bitrix24DataError when rows outside the window come: then the portal dropped the filter.
+    Lists come as they arrive: in no order, except that the one with the lowest ids is the first. Every row that was there
+    at the beginning comes; of those that appear meanwhile, those with ids above all others do.
+    Raises Bitrix24DataError when rows outside the window come (the portal dropped the filter), and when fewer rows came
+    than the portal counts. Close the iterator (contextlib.aclosing) when leaving it early.
     """
     if start.utcoffset() is None or end.utcoffset() is None:
         raise ValueError("the window's ends need a UTC offset")
-    params = {"FILTER": {">=CALL_START_DATE": _wire(start), "<CALL_START_DATE": _wire(end)}}
     window = _Window(start, end)
-    last = 0
-    length = 0
-    while True:
-        if length == 0:
-            answers: list[Answer] = [await client.call(METHOD, keyset(params, last))]
-        else:
-            answers = await _chain(client, params, last, length)
-        for answer in answers:
-            rows = rows_of(METHOD, answer.result)
-            ids = [Fields(METHOD, row).id for row in rows]
-            if not _honoured(answer, ids, last):
-                async for page in _by_offset(client, params, window, last):
-                    yield page
-                return
-            window.check(rows)
-            if rows:
-                yield rows
-                last = ids[-1]
-            if len(rows) < PAGE:
-                return
-        length = min(COMMANDS, length * 4 or _FIRST_CHAIN) if answers else 0
+    probe = await client.batch({"first": window.command(None, start=0), "last": window.command(None, order="DESC")})
+    first, last = _answer(probe["first"]), _answer(probe["last"])
+    rows = window.rows(first)
+    ranges = Ranges(iter(()), None)
+    try:
+        ranges = _ranges([row_id(METHOD, row) for row in rows], window.rows(last), first.total)
+        if rows:
+            yield rows
+        async with aclosing(_by_range(client, window, ranges, at_once)) as pages:
+            async for page in pages:
+                yield page
+    except NotHonouredError:
+        log.warning("%s: the portal ignores the order or the filter by ID; reading by offset, slower", METHOD)
+        async with aclosing(_by_offset(client, window, ranges)) as pages:
+            async for page in pages:
+                yield page
+    else:
+        await _compare(client, window, ranges.rows, first.total or 0)
 
 
-async def _chain(client: Bitrix24Client, params: Mapping[str, Any], last: int, length: int) -> list[Answer]:
-    """The pages of one chain up to its first short page or error; none when already the first page failed.
-
-    What follows a short page ran with a broken link, so it is not looked at, errors included.
-    """
-    outcomes = await client.chain(chain(METHOD, params, last, length))
-    answers: list[Answer] = []
-    for key in sorted(outcomes, key=lambda name: int(name[1:])):
-        outcome = outcomes[key]
-        if key != f"p{len(answers)}":
-            break
-        if isinstance(outcome, Bitrix24Error):
-            if not outcome.retryable:
-                raise outcome
-            break
-        answers.append(outcome)
-        if len(rows_of(METHOD, outcome.result)) < PAGE:
-            break
-    return answers
+def _ranges(ids: Sequence[int], last: Rows, total: int | None) -> Ranges:
+    """What follows the first page `ids`: up to the highest id, then whatever appears above it meanwhile."""
+    if len(ids) < PAGE:
+        found = Ranges(iter(()), total)
+        found.note(IdRange(0, None), ids)
+        return found
+    top = max(ids[-1], *(row_id(METHOD, row) for row in last))
+    expected = total - len(ids) if total else (top - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0] or 1)
+    found = Ranges(chain(split(ids[-1], top, expected), [IdRange(top, None)]), total)
+    found.note(IdRange(0, ids[-1]), ids)
+    return found
 
 
-def _honoured(answer: Answer, ids: list[int], last: int) -> bool:
-    """Whether a page is what keyset paging promises: not counted, only ids after `last`, strictly ascending."""
-    if answer.total or answer.next is not None:
-        return False
-    return all(low < high for low, high in zip([last, *ids], ids, strict=False))
+async def _by_range(client: Bitrix24Client, window: _Window, ranges: Ranges, at_once: int) -> AsyncGenerator[Rows]:
+    room = Room(_DECODED)
+
+    async def read(some: list[IdRange], place: Place) -> tuple[list[IdRange], list[Answer], Place]:
+        commands = {f"r{number}": window.command(one) for number, one in enumerate(some)}
+        outcomes = await client.batch(commands, before_body=place.take)
+        return some, [_answer(outcome) for outcome in outcomes.values()], place
+
+    def next_job(running: int) -> Coroutine[Any, Any, tuple[list[IdRange], list[Answer], Place]] | None:
+        some = ranges.take(COMMANDS)
+        if running and len(some) < COMMANDS:
+            # What is under way may leave remainders, which fill this request up.
+            ranges.give_back(some)
+            return None
+        return read(some, room.place()) if some else None
+
+    async with aclosing(side_by_side(next_job, at_once=at_once)) as results:
+        async for asked, answers, place in results:
+            page = _noted(window, ranges, asked, answers)
+            # Nothing but the reader may hold this answer while the next one is decoded.
+            answers.clear()
+            if page:
+                yield page
+            del page
+            place.free()
 
 
-async def _by_offset(
-    client: Bitrix24Client, params: Mapping[str, Any], window: _Window, after: int
-) -> AsyncIterator[list[dict[str, Any]]]:
-    """All rows of the window with ids above `after`, by offset; the others have been read.
+def _noted(window: _Window, ranges: Ranges, asked: list[IdRange], answers: list[Answer]) -> Rows:
+    found: Rows = []
+    for one, answer in zip(asked, answers, strict=True):
+        rows = window.rows(answer)
+        ranges.note(one, [row_id(METHOD, row) for row in rows])
+        found += rows
+    return found
 
-    Rows shift while a portal changes, so ids are remembered, and a pass that brought fewer rows than the portal counts is
-    repeated; after that, Bitrix24DataError.
+
+async def _by_offset(client: Bitrix24Client, window: _Window, read: Ranges) -> AsyncGenerator[Rows]:
+    """All rows of the window, by offset, without those that `read` has.
+
+    Rows shift while a portal changes, so ids are remembered, and a pass in which rows went away or that brought fewer
+    than the portal counts is repeated; after that, Bitrix24DataError.
     """
     seen: set[int] = set()
     total = 0
     for _ in range(_OFFSET_PASSES):
         offset: int | None = 0
+        total, shrank = 0, False
         while offset is not None:
-            answer = await client.call(METHOD, {**params, "SORT": "ID", "ORDER": "ASC", "start": offset})
-            rows = rows_of(METHOD, answer.result)
-            window.check(rows)
-            fresh: list[dict[str, Any]] = []
+            method, params = window.command(None, start=offset)
+            answer = await client.call(method, params)
+            rows = window.rows(answer)
+            fresh = []
             for row in rows:
-                call_id = Fields(METHOD, row).id
-                if call_id not in seen and call_id > after:
+                one = row_id(METHOD, row)
+                if one not in seen and not read.has(one):
                     fresh.append(row)
-                seen.add(call_id)
+                seen.add(one)
             if fresh:
                 yield fresh
-            total = answer.total if answer.total is not None else 0
+            shrank = shrank or (answer.total or 0) < total
+            total = answer.total or 0
             if answer.next is not None and answer.next <= offset:
                 raise Bitrix24DataError("no_progress", method=METHOD, description="the next page is an earlier one")
             offset = answer.next
-        if len(seen) >= total:
+        if len(seen) >= total and not shrank:
             return
-    raise Bitrix24DataError(
+    raise _missing(total, len(seen))
+
+
+async def _compare(client: Bitrix24Client, window: _Window, read: int, total: int) -> None:
+    """Raise when fewer rows came than the portal counted, unless it counts fewer by now: rows were deleted."""
+    if read >= total:
+        return
+    method, params = window.command(None, start=0)
+    total = min(total, (await client.call(method, params)).total or 0)
+    if read < total:
+        raise _missing(total, read)
+
+
+def _missing(total: int, read: int) -> Bitrix24DataError:
+    return Bitrix24DataError(
         "rows_missing",
         method=METHOD,
-        description=f"the portal counts {total} calls but gave {len(seen)}",
+        description=f"the portal counts {total} calls but gave {read}",
         advice="run this window again when the portal is quiet",
     )
 
 
+def _answer(outcome: Answer | Bitrix24Error) -> Answer:
+    if isinstance(outcome, Bitrix24Error):
+        raise outcome
+    return outcome
+
+
 class _Window:
-    """The asked time window, to see a dropped filter."""
+    """The asked time window: its commands, and the proof that an answer's rows lie in it."""
 
     def __init__(self, start: datetime, end: datetime) -> None:
         self._start = start
         self._end = end
+        self._filter = {">=CALL_START_DATE": start.isoformat(), "<CALL_START_DATE": end.isoformat()}
 
-    def check(self, rows: list[dict[str, Any]]) -> None:
-        """Raise when a row lies outside. A row whose date cannot be read is left to whoever reads the row."""
+    def command(self, ids: IdRange | None, *, order: str = "ASC", start: int = -1) -> Command:
+        """A page by id; `start` -1 asks for no count."""
+        asked: dict[str, Any] = dict(self._filter)
+        if ids is not None:
+            asked[">ID"] = ids.low
+            if ids.high is not None:
+                asked["<=ID"] = ids.high
+        return METHOD, {"FILTER": asked, "SORT": "ID", "ORDER": order, "start": start}
+
+    def rows(self, answer: Answer) -> Rows:
+        """The answer's rows; raises when one lies outside. A date that cannot be read is left to who reads the row."""
+        rows = rows_of(METHOD, answer.result)
         for row in rows:
-            fields = Fields(METHOD, row)
-            try:
-                inside = self._start <= fields.moment("CALL_START_DATE") < self._end
-            except RowError:
-                continue
-            if not inside:
+            moment = _moment(row)
+            if moment is not None and not self._start <= moment < self._end:
                 raise Bitrix24DataError(
                     "filter_dropped",
                     method=METHOD,
-                    description=f"call {fields.id} lies outside the asked time window",
+                    description=f"call {row_id(METHOD, row)} lies outside the asked time window",
                     advice="the portal ignored the filter by date; nothing of this answer is used",
                 )
+        return rows
 
 
-def _wire(moment: datetime) -> str:
-    return moment.isoformat()
+def _moment(row: Mapping[str, Any]) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(row["CALL_START_DATE"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return moment if moment.utcoffset() is not None else None

@@ -11,8 +11,23 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-JITTER_S = 2.0
-"""The longest delay between our count and the portal's that the margin covers, seconds."""
+JITTER_S = 0.75
+"""The longest delay between our count and the portal's that the margin covers, seconds.
+
+Delays matter only where they keep an empty bucket empty, as at the start of a burst: while the portal's bucket drains, a
+late request finds it lower than we count it.
+"""
+
+
+def room(size: float, drain_per_second: float) -> float:
+    """The level that our own count may reach in a bucket of `size`: what any pacer, of one process or of many, keeps free.
+
+    Requests may bunch up on the way: what we sent in T seconds can arrive in T - JITTER_S, and the portal then sees up to
+    `drain_per_second * JITTER_S` more than we count. So that many places (at least one) stay free.
+    """
+    if size < 1 or drain_per_second <= 0:
+        raise ValueError("a bucket needs a size of at least 1 and a drain above 0")
+    return max(1.0, size - max(1.0, drain_per_second * JITTER_S))
 
 
 class Pacer(Protocol):
@@ -27,8 +42,6 @@ class LeakyBucket:
 
     Each request adds 1 and `drain_per_second` leave; the portal refuses what would lift the level above `size`. A request
     is counted when it leaves, under a lock, so that simultaneous senders cannot share one free place.
-    Requests may bunch up on the way: what we sent in T seconds can arrive in T - JITTER_S, and the portal then sees up to
-    `drain_per_second * JITTER_S` more than we count. So that many places (at least one) stay free.
     """
 
     def __init__(
@@ -39,9 +52,7 @@ class LeakyBucket:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        if size < 1 or drain_per_second <= 0:
-            raise ValueError("a bucket needs a size of at least 1 and a drain above 0")
-        self._room = max(1.0, size - max(1.0, drain_per_second * JITTER_S))
+        self._room = room(size, drain_per_second)
         self._drain = drain_per_second
         self._clock = clock
         self._sleep = sleep

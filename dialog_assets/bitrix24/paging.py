@@ -1,11 +1,11 @@
-"""Pages and batches as pure functions: keyset parameters, linked commands, PHP's bracket encoding (facts/bitrix24.md 2.3, 2.4)."""
+"""Pages, batches and PHP's bracket encoding as pure functions (facts/bitrix24.md 2.3, 2.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 T = TypeVar("T")
 
@@ -56,23 +56,17 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield piece
 
 
-def keyset(params: Mapping[str, Any], after: int | str) -> dict[str, Any]:
-    """Parameters of the page of `params` that follows id `after`, for methods with FILTER, SORT and ORDER as texts.
-
-    `start=-1` asks for no count and no offset. `after` may be a link to an earlier command of the same batch.
-    """
-    return {
-        **params,
-        "FILTER": {**params.get("FILTER", {}), ">ID": after},
-        "SORT": "ID",
-        "ORDER": "ASC",
-        "start": -1,
-    }
-
-
-def chain(method: str, params: Mapping[str, Any], after: int, length: int) -> dict[str, Command]:
-    """`length` keyset pages as linked commands p0, p1 …: each begins after the last row of the full page before it."""
-    return {
-        f"p{number}": (method, keyset(params, after if number == 0 else f"$result[p{number - 1}][{PAGE - 1}][ID]"))
-        for number in range(length)
-    }
+def php_params(query: str) -> dict[str, Any]:
+    """An urlencoded form as PHP reads it: `a[b][c]=d` nests; a list's keys stay texts of numbers."""
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        first, *rest = name.replace("]", "").split("[")
+        node = found
+        path = [first, *rest]
+        for step in path[:-1]:
+            inner = node.get(step)
+            if not isinstance(inner, dict):
+                inner = node[step] = {}
+            node = inner
+        node[path[-1]] = value
+    return found

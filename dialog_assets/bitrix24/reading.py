@@ -1,30 +1,29 @@
-"""What the pipeline reads from a portal: calls of a window, users, CRM objects, their deals, files of the Disk.
+"""What the pipeline reads from a portal: calls of a window, users, CRM objects, their deals.
 
 Here: which methods with which parameters, and the proof that the answer is the one asked for. Not here: what the rows mean
-(rows.py), the transport (client.py), the bytes of a recording (downloads.py).
+(rows.py), the transport (client.py), recordings (recordings.py).
 Bitrix24 drops filters that it does not know without a word (facts/bitrix24.md 3.1), so every reader checks what comes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
+from dialog_assets.bitrix24.deals import deals
 from dialog_assets.bitrix24.errors import (
-    Bitrix24AccessError,
     Bitrix24DataError,
     Bitrix24Error,
-    Bitrix24RequestError,
-    RecordingUnavailableError,
 )
+from dialog_assets.bitrix24.families import CrmFamily, id_filter, list_command
 from dialog_assets.bitrix24.history import calls
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
-from dialog_assets.bitrix24.rows import CrmKind, DiskFile, disk_file
-from dialog_assets.bitrix24.wire import Fields, rows_of
+from dialog_assets.bitrix24.rows import CrmKind
+from dialog_assets.bitrix24.side_by_side import all_of
+from dialog_assets.bitrix24.wire import row_id, rows_of
 
-__all__ = ["DiskFile", "calls", "crm", "deals", "files", "users"]
+__all__ = ["calls", "crm", "deals", "users"]
 
 
 async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -36,65 +35,11 @@ async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[st
     return await _by_id(client, command, ids)
 
 
-async def crm(client: Bitrix24Client, kind: CrmKind, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Rows of crm.{kind}.list by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
-
-    def command(some: list[int]) -> Command:
-        return f"crm.{kind}.list", {
-            "filter": {"@ID": some},
-            "select": ["*", "UF_*", "PHONE", "EMAIL"],
-            "order": {"ID": "ASC"},
-            "start": -1,
-        }
-
-    return await _by_id(client, command, ids)
-
-
-async def deals(client: Bitrix24Client, kind: CrmKind, ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
-    """Rows of crm.deal.list by the contact, lead or company that they belong to, all pages, by id (section 5.3).
-
-    Every asked id is a key. One command an entity, because a deal of several contacts shows only its first one.
-    """
-    readers = {str(entity): _Deals(kind, entity) for entity in dict.fromkeys(ids)}
-    open_readers = dict(readers)
-    while open_readers:
-        outcomes = await client.batch({key: reader.command() for key, reader in open_readers.items()})
-        for key, outcome in outcomes.items():
-            if not open_readers[key].take(_answer(outcome)):
-                del open_readers[key]
-    return {reader.entity: list(reader.rows.values()) for reader in readers.values()}
-
-
-async def files(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, DiskFile | Bitrix24Error]:
-    """The Disk's files by id, each with a fresh download URL, or the reason why that one cannot be had (section 4.2).
-
-    Raises Bitrix24AccessError when the credential may not use disk.file.get at all.
-    """
-    wanted = dict.fromkeys(ids)
-    outcomes = await client.batch({str(file_id): ("disk.file.get", {"id": file_id}) for file_id in wanted})
-    return {file_id: _file(file_id, outcomes[str(file_id)]) for file_id in wanted}
-
-
-def _file(file_id: int, outcome: Answer | Bitrix24Error) -> DiskFile | Bitrix24Error:
-    if isinstance(outcome, Bitrix24Error):
-        if outcome.code.upper() == "ACCESS_DENIED" or (outcome.code == "" and isinstance(outcome, Bitrix24AccessError)):
-            return RecordingUnavailableError("refused", file_id, description=outcome.code)
-        if isinstance(outcome, Bitrix24AccessError):
-            raise outcome
-        if isinstance(outcome, Bitrix24RequestError) and (
-            "NOT_FOUND" in outcome.code.upper() or "not found" in outcome.description.lower()
-        ):
-            return RecordingUnavailableError("gone", file_id, description=outcome.code)
-        return outcome
-    try:
-        file = disk_file(outcome.result)
-    except Bitrix24Error as error:
-        return error
-    if file.id != file_id:
-        return Bitrix24DataError(
-            "other_file", method="disk.file.get", description=f"asked for {file_id}, got {file.id}"
-        )
-    return file
+async def crm(
+    client: Bitrix24Client, kind: CrmKind, ids: Iterable[int], *, family: CrmFamily = "classic"
+) -> dict[int, dict[str, Any]]:
+    """Rows of CRM objects by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
+    return await _by_id(client, lambda some: list_command(kind, family, id_filter(family, some)), ids)
 
 
 def _answer(outcome: Answer | Bitrix24Error) -> Answer:
@@ -107,68 +52,22 @@ async def _by_id(
     client: Bitrix24Client, command: Callable[[list[int]], Command], ids: Iterable[int]
 ) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
-    asked = {f"ids{number}": some for number, some in enumerate(chunks(dict.fromkeys(ids), PAGE))}
-    for keys in chunks(asked, COMMANDS):
-        commands: dict[str, Command] = {key: command(asked[key]) for key in keys}
-        for key, outcome in (await client.batch(commands)).items():
-            method = commands[key][0]
-            for row in rows_of(method, _answer(outcome).result):
-                row_id = Fields(method, row).id
-                if row_id not in asked[key]:
+    asked = chunks(chunks(dict.fromkeys(ids), PAGE), COMMANDS)
+
+    async def read(some: list[list[int]]) -> None:
+        commands = {f"ids{number}": command(few) for number, few in enumerate(some)}
+        outcomes = await client.batch(commands)
+        for few, (key, (method, _)) in zip(some, commands.items(), strict=True):
+            for row in rows_of(method, _answer(outcomes[key]).result):
+                one = row_id(method, row)
+                if one not in few:
                     raise Bitrix24DataError(
                         "filter_dropped",
                         method=method,
-                        description=f"row {row_id} was not asked for",
+                        description=f"row {one} was not asked for",
                         advice="the portal ignored the filter by id; nothing of this answer is used",
                     )
-                found[row_id] = row
+                found[one] = row
+
+    await all_of(read(some) for some in asked)
     return found
-
-
-@dataclass
-class _Deals:
-    """The paging state of one entity's deals."""
-
-    kind: CrmKind
-    entity: int
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-    after: int = 0
-    start: int = -1
-
-    def command(self) -> Command:
-        return "crm.deal.list", {
-            "filter": {f"{self.kind.upper()}_ID": self.entity, ">ID": self.after},
-            "select": ["*", "UF_*"],
-            "order": {"ID": "ASC"},
-            "start": self.start,
-        }
-
-    def take(self, answer: Answer) -> bool:
-        """Add a page; whether another one may follow."""
-        page = {Fields("crm.deal.list", row).id: row for row in rows_of("crm.deal.list", answer.result)}
-        for deal, row in page.items():
-            if deal <= self.after or not self._owned(row):
-                raise Bitrix24DataError(
-                    "filter_dropped",
-                    method="crm.deal.list",
-                    description=f"deal {deal} does not fit the filter by {self.kind} {self.entity}",
-                    advice="the portal ignored the filter; nothing of this answer is used",
-                )
-        self.rows |= page
-        if answer.next is not None:
-            # This portal counts although asked not to: its offsets lead on under the same filter.
-            if answer.next <= self.start:
-                raise Bitrix24DataError(
-                    "no_progress", method="crm.deal.list", description="the next page is an earlier one"
-                )
-            self.start = answer.next
-            return True
-        if self.start > 0 or len(page) < PAGE:
-            return False
-        self.after = max(page)
-        return True
-
-    def _owned(self, row: Mapping[str, Any]) -> bool:
-        # A contact's deal may show another contact, its first one; a company and a lead are single.
-        name = f"{self.kind.upper()}_ID"
-        return self.kind == "contact" or name not in row or Fields("crm.deal.list", row).number(name) == self.entity

@@ -70,7 +70,7 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class EntityRow:
-    """A contact, lead, company or deal of the classic crm methods; `stage` and `amount` only where the kind has them."""
+    """A contact, lead, company or deal of either crm family; `stage` and `amount` only where the kind has them."""
 
     entity_type: EntityType
     entity_id: int
@@ -91,6 +91,14 @@ class DiskFile:
     name: str = field(repr=False)
     size: int
     download_url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFile:
+    """A file of a CRM activity; `url` is a secret: the token of an application stands in it."""
+
+    id: int
+    url: str = field(repr=False)
 
 
 def call_row(row: Mapping[str, Any]) -> CallRow:
@@ -138,7 +146,11 @@ def user_row(row: Mapping[str, Any]) -> UserRow:
 
 
 def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
-    """Read one row of crm.{entity_type}.list or .get."""
+    """Read one row of crm.{entity_type}.list or .get, or an item of crm.item.list or .get."""
+    return _item_row(entity_type, row) if "id" in row else _classic_row(entity_type, row)
+
+
+def _classic_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
     fields = Fields(f"crm.{entity_type}.list", row)
     person = _joined(fields, "NAME", "SECOND_NAME", "LAST_NAME")
     title = person if entity_type == "contact" else fields.text("TITLE") or person
@@ -156,17 +168,47 @@ def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
     )
 
 
+def _item_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
+    fields = Fields("crm.item.list", row)
+    person = _joined(fields, "name", "secondName", "lastName")
+    has_stage = entity_type in ("lead", "deal")
+    return EntityRow(
+        entity_type=entity_type,
+        entity_id=fields.id,
+        title=person if entity_type == "contact" else fields.text("title") or person,
+        phones=fields.typed("fm", "PHONE"),
+        stage=fields.text("stageId") if has_stage else None,
+        amount=fields.decimal("opportunity") if has_stage else None,
+        currency=fields.text("currencyId"),
+        responsible_id=fields.reference("assignedById"),
+        raw=fields.row,
+    )
+
+
 def disk_file(row: Mapping[str, Any]) -> DiskFile:
     """Read the result of disk.file.get; raises RecordingUnavailableError (gone) for a file in the trash."""
     fields = Fields("disk.file.get", row)
     if fields.reference("DELETED_TYPE"):
-        raise RecordingUnavailableError("gone", fields.id, description="it is in the trash")
+        raise RecordingUnavailableError("gone", f"{fields.id} of the Disk", description="it is in the trash")
     size, url = fields.number("SIZE"), fields.text("DOWNLOAD_URL")
     if size is None or size < 0:
         raise fields.unreadable("SIZE", "a number of bytes")
     if url is None:
         raise fields.unreadable("DOWNLOAD_URL", "a URL")
     return DiskFile(fields.id, fields.text("NAME") or "", size, url)
+
+
+def activity_files(row: Mapping[str, Any]) -> list[ActivityFile]:
+    """FILES of a row of crm.activity.list; entries without a link are left out (section 4.5)."""
+    entries = row.get("FILES") or []
+    if isinstance(entries, Mapping):
+        entries = list(entries.values())
+    found = []
+    for entry in entries if isinstance(entries, list) else []:
+        fields = Fields("crm.activity.list", entry)
+        if (url := fields.text("url")) is not None:
+            found.append(ActivityFile(fields.id, url))
+    return found
 
 
 def _joined(fields: Fields, *names: str) -> str:

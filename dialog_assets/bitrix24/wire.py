@@ -23,7 +23,7 @@ class Fields:
         self.row: dict[str, Any] = _storable(dict(row))
         self._method = method
         self._id: int | None = None
-        self._id = self.number("ID")
+        self._id = self.number("ID" if "ID" in row else "id")
 
     @property
     def id(self) -> int:
@@ -106,6 +106,15 @@ class Fields:
             failure = self.unreadable(name, "a list of whole numbers")
         raise failure
 
+    def typed(self, name: str, kind: str) -> list[str]:
+        """The values of `fm` of the crm.item family that are of `kind` (PHONE, EMAIL …), each once, in order."""
+        value = self._value(name)
+        entries = list(value.values()) if isinstance(value, Mapping) else value or []
+        if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+            raise self.unreadable(name, "a list of values")
+        texts = (str(entry.get("value") or "").strip() for entry in entries if entry.get("typeId") == kind)
+        return list(dict.fromkeys(text for text in texts if text))
+
     def multifield(self, name: str) -> list[str]:
         """The VALUEs of a multifield such as PHONE, each once, in the portal's order."""
         value = self._value(name)
@@ -131,8 +140,18 @@ def _storable(value: Any) -> Any:
     return [_storable(inner) for inner in value] if isinstance(value, list) else value
 
 
+def row_id(method: str, row: Mapping[str, Any]) -> int:
+    """The id of a row, of either crm family; RowError when it has none."""
+    value = row.get("ID", row.get("id"))
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return Fields(method, row).id
+
+
 def rows_of(method: str, result: object) -> list[dict[str, Any]]:
-    """The rows of a list method's result; PHP sends a list with gaps as a map."""
+    """The rows of a list method's result; PHP sends a list with gaps as a map, crm.item.list has its rows in `items`."""
+    if isinstance(result, Mapping) and "items" in result:
+        result = result["items"]
     rows = list(result.values()) if isinstance(result, Mapping) else result
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Bitrix24DataError("no_rows", method=method, description="the answer is not a list of rows")

@@ -83,8 +83,8 @@ async def _bitrix24(pool: Pool, portal: Portal) -> str:
     if not scopes & USER_SCOPES:
         missing.append("user_basic")
     if missing:
-        raise Unwell(f"the webhook lacks the scopes {', '.join(missing)}: add them in the portal.")
-    return f"webhook of {portal.bitrix24.webhook} answers; scopes are enough"
+        raise Unwell(f"the credential lacks the scopes {', '.join(missing)}: add them in the portal.")
+    return f"credential of {portal.bitrix24.credentials[0]} is accepted; scopes are enough"
 
 
 async def _archive() -> str:

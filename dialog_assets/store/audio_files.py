@@ -9,6 +9,7 @@ from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.upsert import upsert
 
 _COLUMNS = (
+    "record_source",
     "record_file_id",
     "s3_bucket",
     "s3_key",
@@ -40,8 +41,10 @@ async def settle_without_recording(
                CASE WHEN NOT answered THEN 'not_answered'
                     WHEN c.started_at >= %(patience_from)s THEN 'recording_not_ready' ELSE 'no_recording' END,
                'none', 1
-        FROM calls c, LATERAL (SELECT c.duration_s > 0 AND coalesce(c.failed_code, '200') = '200' AS answered) AS talk
-        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.record_file_id IS NULL
+        FROM calls c
+        JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id AND up.step = 'calls' AND up.output_key = 'none',
+            LATERAL (SELECT c.duration_s > 0 AND coalesce(c.failed_code, '200') = '200' AS answered) AS talk
+        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
             state = excluded.state, reason = excluded.reason, detail = NULL, input_key = 'none', next_try = NULL,
             updated_at = now()
@@ -52,13 +55,13 @@ async def settle_without_recording(
     )
 
 
-async def record_files(connection: Connection, portal: str, calls: Sequence[int]) -> dict[int, int]:
-    """Call id → Disk id of its recording."""
+async def wanted(connection: Connection, portal: str, calls: Sequence[int]) -> dict[int, Row]:
+    """Call id → what the call tells of its recording: call_id, record_file_id, activity_id."""
     cursor = await connection.execute(
-        "SELECT call_id, record_file_id FROM calls WHERE portal = %s AND call_id = ANY(%s) AND record_file_id IS NOT NULL",
+        "SELECT call_id, record_file_id, activity_id FROM calls WHERE portal = %s AND call_id = ANY(%s)",
         [portal, list(calls)],
     )
-    return {row["call_id"]: row["record_file_id"] for row in await cursor.fetchall()}
+    return {row["call_id"]: row for row in await cursor.fetchall()}
 
 
 async def put(connection: Connection, portal: str, call_id: int, row: Row) -> None:

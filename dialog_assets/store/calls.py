@@ -34,11 +34,11 @@ COLUMNS = (
 )
 
 
-async def write(connection: Connection, portal: str, rows: Sequence[Row]) -> None:
+async def write(connection: Connection, portal: str, rows: Sequence[Row], *, record_hosts: Sequence[str] = ()) -> None:
     """Write rows (a dict of COLUMNS each) through a staging table; a row that did not change is not rewritten.
 
-    Of a call that `rows` have twice the last counts. Marks step `calls` of each row done; its output key is what the
-    archive depends on, the recording's Disk id.
+    Marks step `calls` of each row done; its output key is what the archive depends on: the recording's Disk id, else the
+    provider's host where `record_hosts` has it. (Of the link itself only `scheme://host[:port]/…` is kept.)
     """
     columns = sql.SQL(", ").join(map(sql.Identifier, ("portal", *COLUMNS)))
     await connection.execute(
@@ -59,10 +59,13 @@ async def write(connection: Connection, portal: str, rows: Sequence[Row]) -> Non
     await connection.execute(
         """
         INSERT INTO call_steps (portal, call_id, step, state, output_key, attempts)
-        SELECT portal, call_id, 'calls', 'done', coalesce('disk:' || record_file_id, 'none'), 1 FROM staged_calls
+        SELECT portal, call_id, 'calls', 'done', coalesce('disk:' || record_file_id, 'link:' || host, 'none'), 1
+        FROM staged_calls
+        LEFT JOIN unnest(%s::text[]) AS host ON raw ->> 'CALL_RECORD_URL' = 'https://' || host || '/…'
         ON CONFLICT (portal, call_id, step) DO UPDATE SET output_key = excluded.output_key, updated_at = now()
         WHERE call_steps.output_key IS DISTINCT FROM excluded.output_key
-        """
+        """,
+        [sorted({host.lower() for host in record_hosts})],
     )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import parse_qsl
 
 import httpx2
 
 from dialog_assets.bitrix24.client import Bitrix24Client
+from dialog_assets.bitrix24.paging import php_params
 
 SECRET = "s3cr3tw3bh00kc0de"
 WEBHOOK = f"https://portal.example/rest/7/{SECRET}/"
@@ -77,34 +76,22 @@ def bad(status: int, code: Any, text: str = "") -> httpx2.Response:
     return httpx2.Response(status, json={"error": code, "error_description": text})
 
 
-def php_parse(query: str) -> Params:
-    """An independent reading of PHP's brackets; lists stay maps with number keys."""
-    found: Params = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        first, *rest = name.replace("]", "").split("[")
-        node = found
-        path = [first, *rest]
-        for step in path[:-1]:
-            node = node.setdefault(step, {})
-        node[path[-1]] = value
-    return found
-
-
 class Statistic:
-    """voximplant.statistic.get over `ids`, honouring what it is told to honour, batches with links included."""
+    """voximplant.statistic.get over `ids`, honouring what it is told to honour; the links of a batch it does not know."""
 
     def __init__(
         self,
-        ids: list[int],
+        ids: Iterable[int],
         *,
         counts: bool = False,
         orders: bool = True,
         filters_dates: bool = True,
-        links: bool = True,
+        filters_ids: bool = True,
         on_page: Callable[[Statistic], None] | None = None,
     ) -> None:
         self.rows = [self.row(call_id) for call_id in ids]
-        self.counts, self.orders, self.filters_dates, self.links = counts, orders, filters_dates, links
+        self.counts, self.orders = counts, orders
+        self.filters_dates, self.filters_ids = filters_dates, filters_ids
         self.on_page = on_page
         self.requests = 0
         self.pages = 0
@@ -129,14 +116,7 @@ class Statistic:
         totals: Params = {}
         nexts: Params = {}
         for key, text in params["cmd"].items():
-            inner = php_parse(text.partition("?")[2])
-            after = str(inner["FILTER"][">ID"])
-            if link := re.fullmatch(r"\$result\[(\w+)\]\[(\d+)\]\[ID\]", after):
-                rows = results[link[1]]
-                place = int(link[2])
-                linked = self.links and place < len(rows)
-                inner["FILTER"][">ID"] = rows[place]["ID"] if linked else 0
-            results[key], more = self.page(inner)
+            results[key], more = self.page(php_params(text.partition("?")[2]))
             if "total" in more:
                 totals[key] = more["total"]
             if "next" in more:
@@ -152,10 +132,10 @@ class Statistic:
         if self.filters_dates:
             assert asked_filter[">=CALL_START_DATE"] == START.isoformat()
             assert asked_filter["<CALL_START_DATE"] == END.isoformat()
-        after = int(asked_filter.get(">ID", 0))
-        rows = [row for row in self.rows if int(row["ID"]) > after]
-        if self.orders and params.get("SORT") == "ID" and params.get("ORDER") == "ASC":
-            rows.sort(key=lambda row: int(row["ID"]))
+        low, high = int(asked_filter.get(">ID", 0)), float(asked_filter.get("<=ID", "inf"))
+        rows = [row for row in self.rows if not self.filters_ids or low < int(row["ID"]) <= high]
+        if self.orders and params.get("SORT") == "ID" and params.get("ORDER") in ("ASC", "DESC"):
+            rows.sort(key=lambda row: int(row["ID"]), reverse=params["ORDER"] == "DESC")
         else:
             random.Random(len(rows)).shuffle(rows)
         start = int(params.get("start", 0))
@@ -178,7 +158,7 @@ def by_method(answers: Mapping[str, Callable[[Params], Any]]) -> Callable[[httpx
         errors: Params = {}
         for key, text in params["cmd"].items():
             name, _, query = text.partition("?")
-            answer = answers[name](php_parse(query))
+            answer = answers[name](php_params(query))
             if isinstance(answer, dict) and "error" in answer:
                 errors[key] = answer
             else:

@@ -198,8 +198,7 @@ def test_only_failed_and_missing_commands_are_sent_again() -> None:
     outcomes = batch(client_of(portal, sleep=naps), 5)
     assert rounds == [["k0", "k1", "k2", "k3", "k4"], ["k1", "k2"]]
     assert [type(outcome) for outcome in outcomes.values()] == [Answer, Answer, Answer, Bitrix24RequestError, Answer]
-    assert len(naps.lengths) == 1
-    assert naps.lengths[0] >= 9, "an operating-time limit waits longer than a passing error"
+    assert naps.lengths[-1] >= 9, "an operating-time limit waits longer than a passing error"
 
 
 def test_a_command_that_is_never_run_is_an_error() -> None:

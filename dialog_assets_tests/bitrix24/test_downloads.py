@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import Receive, Scope, Send
 
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.downloads import download
+from dialog_assets.bitrix24.downloads import Place, download
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24Error,
@@ -21,7 +21,6 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24UnavailableError,
     RecordingUnavailableError,
 )
-from dialog_assets.bitrix24.rows import DiskFile
 from dialog_assets_tests.bitrix24.local_server import serve
 from dialog_assets_tests.bitrix24.small_portal import SECRET, Freely, Naps
 
@@ -98,7 +97,7 @@ def fetch(*answers: Answering, size: int = len(AUDIO), attempts: int = 4, **more
         async with serve(app) as base:
             webhook = f"{base}/rest/7/{SECRET}/"
             async with Bitrix24Client(webhook, pacer=outcome.pacer, attempts=attempts, sleep=Naps()) as client:
-                file = DiskFile(1, "../x.mp3", size, f"{webhook}download/?token={TOKEN}")
+                file = Place("disk", "1", f"{webhook}download/?token={TOKEN}", size)
                 try:
                     outcome.written = await download(client, file, outcome.target, **more)
                 except Bitrix24Error as error:
@@ -230,7 +229,7 @@ def test_no_request_for_what_cannot_be_taken() -> None:
 
     async def go(target: BinaryIO) -> None:
         async with Bitrix24Client(f"https://portal.example/rest/7/{SECRET}/", pacer=Freely()) as client:
-            await download(client, DiskFile(1, "x", 5, f"https://evil.example/rest/7/{SECRET}/download/"), target)
+            await download(client, Place("disk", "1", f"https://evil.example/rest/7/{SECRET}/download/", 5), target)
 
     with pytest.raises(RecordingUnavailableError, match="outside the portal"):
         asyncio.run(go(io.BytesIO()))

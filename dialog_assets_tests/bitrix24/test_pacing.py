@@ -79,8 +79,8 @@ def test_simultaneous_senders_share_one_count() -> None:
 
     order, moments = asyncio.run(send())
     assert order == list(range(60))
-    assert moments[:46] == [0.0] * 46
-    assert moments[46:] == pytest.approx([0.5 * step for step in range(1, 15)])
+    assert moments[:48] == [0.0] * 48
+    assert moments[48:] == pytest.approx([0.25 + 0.5 * step for step in range(12)])
 
 
 def test_a_cancelled_waiter_takes_no_place() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialog_assets.bitrix24.client import Bitrix24Client
+from dialog_assets.bitrix24.downloads import Place
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24DataError,
@@ -19,8 +22,19 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24UnavailableError,
     RecordingUnavailableError,
 )
-from dialog_assets.bitrix24.reading import DiskFile, calls, crm, deals, files, users
-from dialog_assets_tests.bitrix24.small_portal import END, SECRET, START, Statistic, bad, by_method, client_of
+from dialog_assets.bitrix24.reading import calls, crm, deals, users
+from dialog_assets.bitrix24.recordings import Recordings, Wanted
+from dialog_assets_tests.bitrix24.small_portal import (
+    END,
+    SECRET,
+    START,
+    Statistic,
+    asked,
+    bad,
+    by_method,
+    client_of,
+    good,
+)
 
 
 def read(client: Bitrix24Client) -> list[list[int]]:
@@ -34,47 +48,133 @@ def read(client: Bitrix24Client) -> list[list[int]]:
 sizes = st.one_of(st.sampled_from([0, 1, 49, 50, 51, 100, 250, 251, 1300]), st.integers(0, 700))
 
 
-@settings(max_examples=40, deadline=None)
-@given(size=sizes, step=st.integers(1, 9), counts=st.booleans(), orders=st.booleans(), links=st.booleans())
+@settings(max_examples=60, deadline=None)
+@given(size=sizes, step=st.integers(1, 9), counts=st.booleans(), orders=st.booleans(), filters_ids=st.booleans())
 def test_every_call_once_whatever_the_portal_honours(
-    *, size: int, step: int, counts: bool, orders: bool, links: bool
+    *, size: int, step: int, counts: bool, orders: bool, filters_ids: bool
 ) -> None:
-    """By id or by offset, with or without a working order, count or links: all ids, each once."""
+    """By ranges of ids or by offset, with or without a working order, count or filter by id: all ids, each once."""
     ids = [7 + number * step for number in range(size)]
-    portal = Statistic(list(reversed(ids)), counts=counts, orders=orders, links=links)
+    portal = Statistic(list(reversed(ids)), counts=counts, orders=orders, filters_ids=filters_ids)
     found = [call_id for page in read(client_of(portal)) for call_id in page]
     assert sorted(found) == ids
-    if orders:
-        assert found == ids
 
 
-def test_full_pages_go_on_in_growing_batches() -> None:
-    """5,000 calls take one page, then batches of 4, 16, 50 and 50 linked pages; pages stream out as they are read."""
-    portal = Statistic(list(range(1, 5001)))
+@settings(max_examples=60, deadline=None)
+@given(
+    ids=st.sets(st.one_of(st.integers(1, 400), st.integers(1, 30_000)), max_size=800),
+    late=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40_000)), max_size=300),
+    seed=st.integers(0, 3),
+)
+def test_calls_that_appear_meanwhile_disturb_nothing(ids: set[int], late: list[tuple[int, int]], seed: int) -> None:
+    """Any interleaving of inserts, in gaps and behind the end, and any order of answers: what was there comes once."""
+    arrivals = list(late)
+
+    def insert(portal: Statistic) -> None:
+        while arrivals and arrivals[0][0] == 0:
+            new = arrivals.pop(0)[1]
+            if all(int(row["ID"]) != new for row in portal.rows):
+                portal.add(new)
+        if arrivals:
+            arrivals[0] = (arrivals[0][0] - 1, arrivals[0][1])
+
+    portal = Statistic(ids, on_page=insert)
+    portal.on_page = None
+    order = random.Random(seed)
+
+    async def handler(request: httpx2.Request) -> httpx2.Response:
+        for _ in range(order.randrange(5)):
+            await asyncio.sleep(0)
+        answer = portal(request)
+        for _ in range(order.randrange(5)):
+            await asyncio.sleep(0)
+        portal.on_page = insert
+        return answer
+
+    found = [call_id for page in read(client_of(handler)) for call_id in page]
+    assert len(found) == len(set(found))
+    assert ids <= set(found)
+
+
+def test_dense_history_is_read_in_full_batches() -> None:
+    """20,050 calls whose ids have no gaps: one request to begin with, then eight of fifty full pages and the tail's."""
+    portal = Statistic(range(1, 20_051))
     pages = read(client_of(portal))
-    assert portal.requests == 5
-    assert [len(page) for page in pages] == [50] * 100
+    assert portal.requests == 1 + 8 + 1
+    assert sorted(len(page) for page in pages) == [50] + [2500] * 8
+
+
+@pytest.mark.parametrize("share", [0.95, 0.7, 0.3, 0.02])
+def test_scattered_history_costs_few_requests_more(share: float) -> None:
+    """Where ids have gaps, ranges overflow or stay short: at most half as many requests again."""
+    numbers = random.Random(1)
+    ids = numbers.sample(range(1, int(20_000 / share)), 20_000)
+    portal = Statistic(ids)
+    found = [call_id for page in read(client_of(portal)) for call_id in page]
+    assert sorted(found) == sorted(ids)
+    assert portal.requests <= 1.5 * 20_000 / 2500 + 2
+
+
+def test_a_crowd_after_one_stray_id_is_found_fast() -> None:
+    """A back-dated import far below the day's ids does not make the day a chain of single pages."""
+    portal = Statistic([5, *range(1_000_000, 1_006_000)])
+    found = [call_id for page in read(client_of(portal)) for call_id in page]
+    assert len(found) == len(set(found)) == 6001
+    assert portal.requests <= 8
 
 
 def test_a_small_day_is_one_request() -> None:
     """A page that is not full is the end."""
-    portal = Statistic(list(range(1, 50)))
+    portal = Statistic(range(1, 50))
     read(client_of(portal))
-    assert (portal.requests, portal.pages) == (1, 1)
+    assert portal.requests == 1
 
 
-def test_rows_that_come_while_reading_are_neither_lost_nor_doubled() -> None:
-    """Calls inserted between pages appear once, by id and by offset."""
-    for counts in (False, True):
+def test_leaving_early_leaves_no_request_behind() -> None:
+    """Who stops after the first list stops the requests under way too."""
+    portal = Statistic(range(1, 60_001))
+    tasks: list[int] = []
 
-        def insert(portal: Statistic) -> None:
-            if portal.pages % 2 == 0 and len(portal.rows) < 400:
-                portal.add(1000 + len(portal.rows))
+    async def go() -> None:
+        async with client_of(portal) as client, aclosing(calls(client, START, END)) as pages:
+            async for page in pages:
+                if len(page) > 50:
+                    break
+        tasks.append(len(asyncio.all_tasks()))
 
-        portal = Statistic(list(range(1, 161)), counts=counts, on_page=insert)
-        found = [call_id for page in read(client_of(portal)) for call_id in page]
-        assert len(found) == len(set(found))
-        assert set(range(1, 161)) <= set(found)
+    asyncio.run(go())
+    assert tasks == [1]
+
+
+def test_rows_that_come_while_reading_by_offset_are_neither_lost_nor_doubled() -> None:
+    """Calls inserted between pages appear once."""
+
+    def insert(portal: Statistic) -> None:
+        if portal.pages % 2 == 0 and len(portal.rows) < 400:
+            portal.add(1000 + len(portal.rows))
+
+    portal = Statistic(range(1, 161), filters_ids=False, on_page=insert)
+    found = [call_id for page in read(client_of(portal)) for call_id in page]
+    assert len(found) == len(set(found))
+    assert set(range(1, 161)) <= set(found)
+
+
+def test_a_row_that_goes_away_while_reading_by_offset_hides_no_other() -> None:
+    """What shifts to an earlier page is found by another pass."""
+
+    def delete(portal: Statistic) -> None:
+        if portal.pages == 4:
+            portal.rows = [row for row in portal.rows if int(row["ID"]) != 3]
+
+    portal = Statistic(range(1, 161), filters_ids=False, on_page=delete)
+    found = [call_id for page in read(client_of(portal)) for call_id in page]
+    assert sorted(found) in ([*range(1, 161)], [number for number in range(1, 161) if number != 3])
+
+
+def test_ignored_ids_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The slow way is not taken in silence."""
+    read(client_of(Statistic(range(1, 161), filters_ids=False)))
+    assert "by offset" in caplog.text
 
 
 def test_a_dropped_date_filter_is_noticed() -> None:
@@ -85,45 +185,31 @@ def test_a_dropped_date_filter_is_noticed() -> None:
         read(client_of(portal))
 
 
-def test_a_failing_page_of_a_chain_is_read_again() -> None:
-    """A passing error inside a chain costs a request, not a page."""
-    portal = Statistic(list(range(1, 301)))
-    struck: list[bool] = []
-
-    def handler(request: httpx2.Request) -> httpx2.Response:
-        answer = portal(request)
-        if b"batch" not in request.url.raw_path or struck:
-            return answer
-        struck.append(True)
-        body: Any = answer.json()
-        for key in ("p1", "p2", "p3"):
-            del body["result"]["result"][key]
-        body["result"]["result_error"] = {"p1": {"error": "INTERNAL_SERVER_ERROR", "error_description": ""}}
-        return httpx2.Response(200, json=body)
-
-    assert [call_id for page in read(client_of(handler)) for call_id in page] == list(range(1, 301))
-
-
-def test_errors_after_the_last_page_do_not_count() -> None:
-    """Commands behind a short page run with broken links; what they say is not looked at."""
-    portal = Statistic(list(range(1, 81)))
+def test_a_failing_page_is_read_again_alone() -> None:
+    """A passing error of one command costs a request with that command, not a page."""
+    portal = Statistic(range(1, 301))
+    struck: list[int] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         body: Any = portal(request).json()
-        if b"batch" in request.url.raw_path:
-            del body["result"]["result"]["p1"]
-            body["result"]["result_error"] = {"p1": {"error": "ERROR_ARGUMENT", "error_description": ""}}
+        struck.append(len(asked(request)[1]["cmd"]))
+        if len(struck) == 2:
+            del body["result"]["result"]["r2"]
+            body["result"]["result_error"] = {"r2": {"error": "INTERNAL_SERVER_ERROR", "error_description": ""}}
         return httpx2.Response(200, json=body)
 
-    assert [len(page) for page in read(client_of(handler))] == [50, 30]
+    assert sorted(call_id for page in read(client_of(handler)) for call_id in page) == list(range(1, 301))
+    assert struck == [2, 6, 1]
 
 
 def test_a_portal_that_hides_rows_is_an_error() -> None:
     """When the count says more than ever comes, the window is not taken as read."""
-    portal = Statistic(list(range(1, 41)), counts=True)
+    portal = Statistic(range(1, 41))
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         body: Any = portal(request).json()
+        if isinstance(body["result"], dict):
+            body["result"]["result_total"] = {"first": 41}
         return httpx2.Response(200, json={**body, "total": 41})
 
     with pytest.raises(Bitrix24DataError, match="counts 41 calls but gave 40"):
@@ -181,6 +267,8 @@ def test_deals_of_all_pages_by_entity(*, counts: bool) -> None:
         return [{"ID": str(number), "CONTACT_ID": "77"} for number in ids]
 
     def portal(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("crm.deal.contact.items.get.json"):
+            return good([{"CONTACT_ID": 77, "IS_PRIMARY": "Y"}, {"CONTACT_ID": 5, "IS_PRIMARY": "N"}])
         nexts: dict[str, int] = {}
 
         def page(params: dict[str, Any]) -> list[dict[str, str]]:
@@ -229,10 +317,10 @@ def test_files_one_by_one_answer_or_reason() -> None:
 
     async def go() -> dict[int, Any]:
         async with client_of(by_method({"disk.file.get": lambda params: answers[params["id"]]}), attempts=2) as client:
-            return await files(client, range(1, 9))
+            return await Recordings(client).locate(Wanted(number, number) for number in range(1, 9))
 
     found = asyncio.run(go())
-    assert found[1] == DiskFile(1, "a.mp3", 10, url)
+    assert found[1] == Place("disk", "1 of the Disk", url, 10)
     reasons = {number: found[number].reason for number in (2, 3, 4)}
     assert reasons == {2: "gone", 3: "gone", 4: "refused"}
     assert all(isinstance(found[number], RecordingUnavailableError) for number in (2, 3, 4))
@@ -249,7 +337,7 @@ def test_a_missing_scope_stops_all_files() -> None:
 
     async def go() -> None:
         async with client_of(by_method({"disk.file.get": lambda _: answer})) as client:
-            await files(client, [1])
+            await Recordings(client).locate([Wanted(1, 1)])
 
     with pytest.raises(Bitrix24AccessError, match="scope"):
         asyncio.run(go())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +14,11 @@ import httpx2
 import pytest
 
 from dialog_assets.bitrix24.client import Answer
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, RowError, classify
-from dialog_assets.bitrix24.rows import CallRow, call_row, disk_file, entity_row, user_row
+from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24DataError, Bitrix24Error, RowError, classify
+from dialog_assets.bitrix24.events import call_end, event_of
+from dialog_assets.bitrix24.paging import php_query
+from dialog_assets.bitrix24.rows import CallRow, activity_files, call_row, disk_file, entity_row, user_row
+from dialog_assets.bitrix24.wire import rows_of
 from dialog_assets_tests.bitrix24.small_portal import client_of
 
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "data" / "bitrix24"
@@ -194,3 +198,51 @@ def test_official_envelopes() -> None:
     assert [answer.total for answer in good.values() if isinstance(answer, Answer)] == [None, 1]
     failed = asyncio.run(batch("batch.error.halt0.json"))
     assert [type(outcome) for outcome in failed.values()] == [Bitrix24AccessError] * 2
+
+
+@needs_samples
+def test_official_items_activities_and_event() -> None:
+    """The documentation's items of the universal family, an activity's file, and an event as it comes over the wire."""
+    leads = [entity_row("lead", item) for item in rows_of("crm.item.list", sample("crm.item.list.json")["result"])]
+    assert [(lead.entity_id, lead.stage, lead.amount) for lead in leads][:2] == [
+        (253, "NEW", Decimal(19000)),
+        (255, "NEW", Decimal(19600)),
+    ]
+    (activity,) = rows_of("crm.activity.list", sample("crm.activity.list.files.json")["result"])
+    assert [file.id for file in activity_files(activity)] == [3101820]
+    assert "auth" not in repr(activity_files(activity))
+    payload = sample("onvoximplantcallend.event.json")
+    event = event_of(php_query(payload))
+    assert (event.name, event.data) == ("ONVOXIMPLANTCALLEND", payload["data"])
+    assert event.is_from(payload["auth"]["application_token"])
+    assert not event.is_from("")
+    assert call_end(event).activity_id == 7953
+
+
+def test_items_of_the_universal_family() -> None:
+    """camelCase, numbers as numbers, multi-fields in fm: the same row as the classic family's."""
+    fm = [
+        {"id": 1, "valueType": "WORK", "value": "79990000001", "typeId": "PHONE"},
+        {"id": 2, "valueType": "WORK", "value": "a@example.com", "typeId": "EMAIL"},
+    ]
+    item = {"id": 5, "name": "Анна", "lastName": "Котова", "assignedById": 6, "fm": fm}
+    classic = {
+        "ID": "5",
+        "NAME": "Анна",
+        "LAST_NAME": "Котова",
+        "ASSIGNED_BY_ID": "6",
+        "PHONE": [{"VALUE": "79990000001"}],
+    }
+    one, other = entity_row("contact", item), entity_row("contact", classic)
+    assert replace(one, raw={}) == replace(other, raw={})
+    deal = entity_row(
+        "deal", {"id": 3, "title": "Окна", "stageId": "C1:NEW", "opportunity": 19999.99, "currencyId": "RUB"}
+    )
+    assert (deal.stage, deal.amount, deal.currency) == ("C1:NEW", Decimal("19999.99"), "RUB")
+
+
+@pytest.mark.parametrize("body", ["", "event[a]=b", "event=ONX&data=1"])
+def test_what_is_no_event(body: str) -> None:
+    """A form of another shape is an error, not a guess."""
+    with pytest.raises(Bitrix24DataError):
+        event_of(body)

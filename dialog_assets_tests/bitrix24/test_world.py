@@ -13,10 +13,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.downloads import download
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, RecordingUnavailableError
+from dialog_assets.bitrix24.downloads import Place, download
+from dialog_assets.bitrix24.errors import Bitrix24AccessError, RecordingUnavailableError
 from dialog_assets.bitrix24.pacing import LeakyBucket
-from dialog_assets.bitrix24.reading import DiskFile, calls, crm, deals, files, users
+from dialog_assets.bitrix24.reading import calls, crm, deals, users
+from dialog_assets.bitrix24.recordings import Found, Recordings, Wanted
 from dialog_assets.bitrix24.rows import CallRow, call_row, entity_row, user_row
 from dialog_assets.sandbox.bitrix24 import Bitrix24Server
 from dialog_assets.sandbox.books import Books
@@ -94,17 +95,18 @@ def test_the_fictional_week_is_read_whole(name: str) -> None:
                     assert {entity_row("deal", row).entity_id for row in some} == expected
 
             recordings = {call.recording.file_id: call.recording for call in portal.calls if call.recording}
-            for file_id, file in (await files(client, [*recordings, 999_999])).items():
+            wanted = [Wanted(number, number) for number in [*recordings, 999_999]]
+            for file_id, file in (await Recordings(client).locate(wanted)).items():
                 await one(client, file_id, file)
             assert "refused" not in sandbox.counts()
 
-    async def one(client: Bitrix24Client, file_id: int, file: DiskFile | Bitrix24Error) -> None:
+    async def one(client: Bitrix24Client, file_id: int, file: Found) -> None:
         recording = next((c.recording for c in portal.calls if c.recording and c.recording.file_id == file_id), None)
         if recording is None or not recording.path.is_file():
             assert isinstance(file, RecordingUnavailableError)
             assert file.reason == "gone"
             return
-        assert isinstance(file, DiskFile)
+        assert isinstance(file, Place)
         target = io.BytesIO()
         if recording.content == "damaged":
             with pytest.raises(RecordingUnavailableError) as caught:
@@ -127,16 +129,24 @@ def test_the_week_survives_faults() -> None:
             calm = await history(client, portal)
             kinds = ("503", "500", "502_html", "reset")
             sandbox.faults.set(
-                [{"service": "bitrix24", "kind": kind, "match": "voximplant", "times": 1} for kind in kinds]
-                + [{"service": "bitrix24", "kind": "200_error", "match": "disk.file.get", "times": 1}]
+                [{"service": "bitrix24", "kind": kind, "match": "batch", "times": 1} for kind in kinds]
+                + [
+                    {
+                        "service": "bitrix24",
+                        "kind": "command_error",
+                        "match": "disk.file.get",
+                        "times": 1,
+                        "value": "INTERNAL_SERVER_ERROR",
+                    }
+                ]
                 + [
                     {"service": "bitrix24", "kind": kind, "match": "download", "times": 1}
                     for kind in ("truncated", "html_200")
                 ]
             )
             assert await history(client, portal) == calm
-            file = (await files(client, [recording.file_id]))[recording.file_id]
-            assert isinstance(file, DiskFile)
+            file = (await Recordings(client).locate([Wanted(1, recording.file_id)]))[1]
+            assert isinstance(file, Place)
             target = io.BytesIO()
             await download(client, file, target)
             return calm, target.getvalue()
