@@ -17,6 +17,7 @@ PARTITIONED_TABLES = (
     "users",
     "entities",
     "entity_deals",
+    "entity_changes",
     "calls",
     "audio_files",
     "transcripts",
