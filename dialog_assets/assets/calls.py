@@ -1,13 +1,17 @@
 """Asset `calls`: the portal's call statistics of the days."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
 
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
+from dialog_assets.assets.storable import storable
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.rows import CallRow, call_row
+from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
@@ -34,25 +38,49 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
 
 async def read_calls(run: StepRun, bitrix24: Bitrix24Resource) -> None:
-    """Read the days' calls page by page and write each page as it comes."""
-    start, end = run.window
+    """Read the days' calls and write them while the next ones are read."""
+    writing: asyncio.Task[None] | None = None
     async with bitrix24.client(run.portal, run.pool) as client:
-        async for page in reading.calls(client, start, end):
-            rows = [stored(call_row(row), run.portal) for row in page]
-            async with run.pool.connection() as connection:
-                await table.write(connection, run.portal.portal, rows)
+        try:
+            async for rows in gathered(reading.calls(client, *run.window), table.WRITE_AT_ONCE):
+                ready = [stored(call_row(row), run.portal) for row in rows]
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(_write(run, ready))
+        finally:
+            if writing is not None:
+                await writing
+
+
+async def _write(run: StepRun, rows: list[dict[str, Any]]) -> None:
+    async with run.pool.connection() as connection:
+        await table.write(connection, run.portal.portal, rows)
+
+
+async def gathered(pages: AsyncIterator[list[dict[str, Any]]], rows: int) -> AsyncIterator[list[dict[str, Any]]]:
+    """Pages put together until there are `rows` rows; what came before an error is given first, then the error."""
+    waiting: list[dict[str, Any]] = []
+    failure: DialogAssetsError | None = None
+    try:
+        async for page in pages:
+            waiting += page
+            if len(waiting) >= rows:
+                yield waiting
+                waiting = []
+    except DialogAssetsError as error:
+        failure = error
+    if waiting:
+        yield waiting
+    if failure is not None:
+        raise failure
 
 
 def stored(call: CallRow, portal: Portal) -> dict[str, Any]:
     """The row of table calls. Links to recordings are credentials (rule 5): of those only the host is kept."""
-    raw = {name: host_only(value) if name in LINKS else storable(value) for name, value in call.raw.items()}
+    raw = {name: host_only(value) if name in LINKS else value for name, value in call.raw.items()}
     row: dict[str, Any] = {name: getattr(call, name) for name in table.COLUMNS if name not in ("day", "raw")}
-    return {**row, "day": call.started_at.astimezone(portal.zone).date(), "raw": raw}
-
-
-def storable(value: object) -> object:
-    """The value without NUL characters, which Postgres takes in no text."""
-    return value.replace("\0", "") if isinstance(value, str) else value
+    kept: dict[str, Any] = storable({**row, "raw": raw})
+    return {**kept, "day": call.started_at.astimezone(portal.zone).date()}
 
 
 def host_only(link: object) -> object:

@@ -21,7 +21,7 @@ from dialog_assets.bitrix24.errors import (
 )
 from dialog_assets.bitrix24.history import calls
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
-from dialog_assets.bitrix24.rows import CrmKind, DiskFile, disk_file
+from dialog_assets.bitrix24.rows import CrmKind, DiskFile, EntityType, disk_file
 from dialog_assets.bitrix24.wire import Fields, rows_of
 
 __all__ = ["DiskFile", "calls", "crm", "deals", "files", "users"]
@@ -36,7 +36,7 @@ async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[st
     return await _by_id(client, command, ids)
 
 
-async def crm(client: Bitrix24Client, kind: CrmKind, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+async def crm(client: Bitrix24Client, kind: EntityType, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
     """Rows of crm.{kind}.list by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
 
     def command(some: list[int]) -> Command:

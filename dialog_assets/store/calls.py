@@ -122,7 +122,10 @@ async def _add(connection: Connection, portal: str, rows: Sequence[Row]) -> bool
     try:
         async with connection.transaction():
             await copy_rows(
-                connection, sql.Identifier("calls"), {"portal": "text", **_TYPES}, ({**row, "portal": portal} for row in rows)
+                connection,
+                sql.Identifier("calls"),
+                {"portal": "text", **_TYPES},
+                ({**row, "portal": portal} for row in rows),
             )
             await copy_rows(connection, sql.Identifier("call_steps"), _STEP_TYPES, (_done(portal, row) for row in rows))
     except errors.UniqueViolation:
@@ -144,8 +147,9 @@ def _done(portal: str, row: Row) -> Row:
 
 async def _compare(connection: Connection, portal: str, rows: Sequence[Row]) -> None:
     """Bring the table to `rows` through the staging table."""
-    await stage(connection, "staged_calls", _TYPES, rows)
-    await connection.execute(_CHANGE, {"portal": portal}, prepare=False)
+    async with connection.transaction():
+        await stage(connection, "staged_calls", _TYPES, rows)
+        await connection.execute(_CHANGE, {"portal": portal}, prepare=False)
 
 
 async def users_of(connection: Connection, portal: str, first: date, last: date) -> list[int]:

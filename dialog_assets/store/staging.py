@@ -45,4 +45,3 @@ async def stage(connection: Connection, name: str, columns: Mapping[str, str], r
     await connection.execute(sql.SQL("DELETE FROM {}").format(table))
     await copy_rows(connection, table, columns, rows)
     return table
-

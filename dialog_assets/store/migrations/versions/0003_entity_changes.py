@@ -39,7 +39,8 @@ CREATE INDEX entity_changes_by_entity ON entity_changes (portal, entity_type, en
 CREATE INDEX entity_changes_of_calls ON entity_changes (portal, before) WHERE field = 'call';
 COMMENT ON TABLE entity_changes IS 'one row a field that was found changed; what was there at first sight is in entities and users';
 COMMENT ON COLUMN entity_changes.field IS
-    'stage, category, amount, currency, responsible_id, title, found; deal: a related deal came (after) or went (before); call: a call was linked anew (after) or taken away (before); of a user: active, found, name, position, departments';
+    'stage, category, amount, currency, responsible_id, title, found, or of a user active, name, position, departments,
+     or deal, call: whose id came (after) or went (before)';
 COMMENT ON COLUMN entity_changes.changed_at IS 'when we saw it';
 COMMENT ON COLUMN entity_changes.modified_at IS
     'when the CRM says that the entity was modified: for stage and category MOVED_TIME if given, else DATE_MODIFY';
