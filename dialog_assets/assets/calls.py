@@ -1,7 +1,8 @@
 """Asset `calls`: the portal's call statistics of the days."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,13 +41,16 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 async def read_calls(run: StepRun, bitrix24: Bitrix24Resource) -> None:
     """Read the days' calls and write them while the next ones are read."""
     writing: asyncio.Task[None] | None = None
-    async with bitrix24.client(run.portal, run.pool) as client:
+    async with (
+        bitrix24.client(run.portal, run.pool) as client,
+        aclosing(gathered(reading.calls(client, *run.window), table.WRITE_AT_ONCE)) as pages,
+    ):
         try:
-            async for rows in gathered(reading.calls(client, *run.window), table.WRITE_AT_ONCE):
-                ready = [stored(call_row(row), run.portal) for row in rows]
+            async for page in pages:
+                rows = [stored(call_row(row), run.portal) for row in page]
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(_write(run, ready))
+                writing = asyncio.create_task(_write(run, rows))
         finally:
             if writing is not None:
                 await writing
@@ -57,7 +61,7 @@ async def _write(run: StepRun, rows: list[dict[str, Any]]) -> None:
         await table.write(connection, run.portal.portal, rows)
 
 
-async def gathered(pages: AsyncIterator[list[dict[str, Any]]], rows: int) -> AsyncIterator[list[dict[str, Any]]]:
+async def gathered(pages: AsyncIterator[list[dict[str, Any]]], rows: int) -> AsyncGenerator[list[dict[str, Any]], None]:
     """Pages put together until there are `rows` rows; what came before an error is given first, then the error."""
     waiting: list[dict[str, Any]] = []
     failure: DialogAssetsError | None = None
@@ -69,6 +73,9 @@ async def gathered(pages: AsyncIterator[list[dict[str, Any]]], rows: int) -> Asy
                 waiting = []
     except DialogAssetsError as error:
         failure = error
+    finally:
+        if isinstance(pages, AsyncGenerator):
+            await pages.aclose()
     if waiting:
         yield waiting
     if failure is not None:

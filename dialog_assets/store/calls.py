@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from psycopg import errors, sql
@@ -35,14 +35,7 @@ _TYPES = {
 
 COLUMNS = tuple(_TYPES)
 
-_STEP_TYPES = {
-    "portal": "text",
-    "call_id": "bigint",
-    "step": "text",
-    "state": "text",
-    "output_key": "text",
-    "attempts": "integer",
-}
+_STEP_TYPES = {"call_id": "bigint", "output_key": "text"}
 
 WRITE_AT_ONCE = 2500
 """Calls a `write`: what one request of the portal brings at most, and where the time per row stops falling
@@ -59,6 +52,8 @@ _KNOWN = """
     SELECT asked.call_id FROM unnest(%s::bigint[]) AS asked (call_id)
     CROSS JOIN LATERAL (SELECT FROM calls WHERE portal = %s AND call_id = asked.call_id OFFSET 0) known
 """
+
+_OUTPUT_KEY = sql.SQL("coalesce('disk:' || record_file_id, allowed.key, 'none')")
 
 # The comparison comes before ON CONFLICT because that would lock, and so write, every row that it then leaves alone.
 _CHANGE = sql.SQL(
@@ -80,16 +75,18 @@ _CHANGE = sql.SQL(
         WHERE portal = %(portal)s AND call_id IN (SELECT call_id FROM changed WHERE moved) AND step = 'entity_summaries'
             AND (state = 'done' OR reason = 'no_entity')
     ), written AS (
-        {write} RETURNING call_id, record_file_id
+        {write}
     )
     INSERT INTO call_steps (portal, call_id, step, state, output_key, attempts)
-    SELECT %(portal)s, call_id, 'calls', 'done', coalesce('disk:' || record_file_id, 'none'), 1 FROM written
+    SELECT %(portal)s, call_id, 'calls', 'done', {output_key}, 1 FROM changed
+    LEFT JOIN unnest(%(links)s::text[], %(keys)s::text[]) AS allowed (link, key) ON link = raw ->> 'CALL_RECORD_URL'
     ON CONFLICT (portal, call_id, step) DO UPDATE SET output_key = excluded.output_key, updated_at = now()
     WHERE call_steps.output_key IS DISTINCT FROM excluded.output_key
     """
 ).format(
     current=_columns("c"),
     staged=_columns("s"),
+    output_key=_OUTPUT_KEY,
     write=upsert(
         "calls",
         ("portal", "call_id"),
@@ -99,57 +96,68 @@ _CHANGE = sql.SQL(
     ),
 )
 
+_LINKS = sql.SQL(
+    """
+    UPDATE call_steps p SET output_key = {output_key}, updated_at = now()
+    FROM pg_temp.staged_calls
+    LEFT JOIN unnest(%(links)s::text[], %(keys)s::text[]) AS allowed (link, key) ON link = raw ->> 'CALL_RECORD_URL'
+    WHERE p.portal = %(portal)s AND p.call_id = ANY(%(linked)s) AND p.step = 'calls'
+        AND staged_calls.call_id = p.call_id AND p.output_key IS DISTINCT FROM {output_key}
+    """
+).format(output_key=_OUTPUT_KEY)
 
-async def write(connection: Connection, portal: str, rows: Sequence[Row]) -> None:
+
+async def write(connection: Connection, portal: str, rows: Sequence[Row], *, record_hosts: Sequence[str] = ()) -> None:
     """Write rows (a dict of COLUMNS each), best WRITE_AT_ONCE at a time; a row that did not change is not touched.
 
     Of a call that `rows` have twice the last counts. Marks step `calls` of each new or changed row done; its output key
-    is what the archive depends on, the recording's Disk id. A known call that belongs to another CRM entity than before
-    is kept as a change of both entities, and waits for its summary again.
+    is what the archive depends on: the recording's Disk id, else the provider's host where `record_hosts` has it. (Of the
+    link itself only `scheme://host[:port]/…` is kept.) A known call that belongs to another CRM entity than before is kept
+    as a change of both entities, and waits for its summary again.
     """
+    hosts = {f"https://{host.lower()}/…": f"link:{host.lower()}" for host in record_hosts}
     unique = {row["call_id"]: row for row in rows}
     cursor = await connection.execute(_KNOWN, [list(unique), portal], prepare=False)
     known = {row["call_id"] for row in await cursor.fetchall()}
     new = [row for call_id, row in unique.items() if call_id not in known]
-    if new and not await _add(connection, portal, new):
+    if new and not await _add(connection, portal, new, hosts):
         known |= unique.keys()
     if known:
-        await _compare(connection, portal, [unique[call_id] for call_id in unique if call_id in known])
+        await _compare(connection, portal, [row for call_id, row in unique.items() if call_id in known], hosts)
 
 
-async def _add(connection: Connection, portal: str, rows: Sequence[Row]) -> bool:
+async def _add(connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str]) -> bool:
     """COPY rows that the table did not have a moment ago; False, with nothing written, if it has one of them now."""
+    same = {"portal": ("text", portal)}
+    done = {**same, "step": ("text", "calls"), "state": ("text", "done"), "attempts": ("integer", 1)}
+    steps = ({"call_id": row["call_id"], "output_key": _output_key(row, hosts)} for row in rows)
     try:
         async with connection.transaction():
-            await copy_rows(
-                connection,
-                sql.Identifier("calls"),
-                {"portal": "text", **_TYPES},
-                ({**row, "portal": portal} for row in rows),
-            )
-            await copy_rows(connection, sql.Identifier("call_steps"), _STEP_TYPES, (_done(portal, row) for row in rows))
+            await copy_rows(connection, sql.Identifier("calls"), _TYPES, rows, same=same)
+            await copy_rows(connection, sql.Identifier("call_steps"), _STEP_TYPES, steps, same=done)
     except errors.UniqueViolation:
         return False
     return True
 
 
-def _done(portal: str, row: Row) -> Row:
+def _output_key(row: Row, hosts: Mapping[str, str]) -> str:
     record = row["record_file_id"]
-    return {
-        "portal": portal,
-        "call_id": row["call_id"],
-        "step": "calls",
-        "state": "done",
-        "output_key": "none" if record is None else f"disk:{record}",
-        "attempts": 1,
-    }
+    if record is not None:
+        return f"disk:{record}"
+    link = row["raw"].get("CALL_RECORD_URL")
+    return hosts.get(link, "none") if isinstance(link, str) else "none"
 
 
-async def _compare(connection: Connection, portal: str, rows: Sequence[Row]) -> None:
+async def _compare(connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str]) -> None:
     """Bring the table to `rows` through the staging table."""
+    parameters = {"portal": portal, "links": list(hosts), "keys": list(hosts.values())}
     async with connection.transaction():
         await stage(connection, "staged_calls", _TYPES, rows)
-        await connection.execute(_CHANGE, {"portal": portal}, prepare=False)
+        await connection.execute(_CHANGE, parameters, prepare=False)
+        # Which links may be used is the portal's configuration: it can change while the call stays as it is.
+        linked = [row["call_id"] for row in rows if row["record_file_id"] is None and row["raw"].get("CALL_RECORD_URL")]
+        if linked:
+            await connection.execute(_LINKS, {**parameters, "linked": linked}, prepare=False)
 
 
 async def users_of(connection: Connection, portal: str, first: date, last: date) -> list[int]:

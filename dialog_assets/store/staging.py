@@ -7,6 +7,7 @@ A temporary table is written without WAL, and binary COPY spares the server the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -15,17 +16,31 @@ from dialog_assets.store.pool import Connection, Row
 
 
 async def copy_rows(
-    connection: Connection, table: sql.Identifier, columns: Mapping[str, str], rows: Iterable[Row]
+    connection: Connection,
+    table: sql.Identifier,
+    columns: Mapping[str, str],
+    rows: Iterable[Row],
+    *,
+    same: Mapping[str, tuple[str, object]] | None = None,
 ) -> None:
-    """COPY the `columns` (name → type) of `rows` into `table`. What is in a jsonb column is wrapped here."""
-    wrapped = [(name, kind == "jsonb") for name, kind in columns.items()]
+    """COPY the `columns` (name → type) of `rows` into `table`, and with them `same` (name → type, value in every row).
+
+    At least two columns are not jsonb. What is in a jsonb column is wrapped here.
+    """
+    documents = [name for name, kind in columns.items() if kind == "jsonb"]
+    plain = [name for name in columns if name not in documents]
+    common = same or {}
+    constant = tuple(value for _, value in common.values())
+    names = [*common, *plain, *documents]
+    kinds = [*(kind for kind, _ in common.values()), *(columns[name] for name in (*plain, *documents))]
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-        table, sql.SQL(", ").join(map(sql.Identifier, columns))
+        table, sql.SQL(", ").join(map(sql.Identifier, names))
     )
+    values = itemgetter(*plain)
     async with connection.cursor().copy(statement) as copy:
-        copy.set_types(list(columns.values()))
+        copy.set_types(kinds)
         for row in rows:
-            await copy.write_row([Jsonb(row[name]) if json else row[name] for name, json in wrapped])
+            await copy.write_row((*constant, *values(row), *[Jsonb(row[name]) for name in documents]))
 
 
 async def stage(connection: Connection, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> sql.Identifier:

@@ -91,6 +91,23 @@ def test_the_plan_does_not_age(database: str) -> None:
     on(database, work)
 
 
+def test_links_that_the_portal_allows(database: str) -> None:
+    """A provider's link is the archive's key while its host is allowed, also when only the configuration changes."""
+
+    async def key(connection: Connection, *hosts: str, **fields: object) -> object:
+        row = call(1, raw={"CALL_RECORD_URL": "https://pbx.example/…"}, **fields)
+        await calls.write(connection, PORTAL, [row], record_hosts=hosts)
+        return (await rows(connection, "SELECT output_key FROM call_steps WHERE step = 'calls'"))[0][0]
+
+    async def work(connection: Connection) -> None:
+        assert await key(connection, "other.example") == "none"
+        assert await key(connection, "PBX.example") == "link:pbx.example"
+        assert await key(connection) == "none"
+        assert await key(connection, "pbx.example", record_file_id=5) == "disk:5"
+
+    on(database, work)
+
+
 async def settle(connection: Connection, call_id: int, step: str, state: call_steps.State, reason: str | None) -> None:
     await call_steps.record(connection, PORTAL, [call_id], step, state, reason=reason, input_key="k", output_key="k")
 
