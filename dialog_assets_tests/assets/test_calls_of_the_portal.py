@@ -85,19 +85,14 @@ def calls_of(database: str) -> dict[int, tuple[Any, ...]]:
 
 def test_late_facts_reach_known_calls(database: str) -> None:
     """Reading trailing days again brings votes, costs, CRM links and recordings that came after the first reading."""
-    portal = make_portal(make_calls(120))
     day = date(2026, 3, 1), date(2026, 3, 2)
-    with portal_site(portal):
+    with portal_site(make_portal(make_calls(120))):
         run_step(database, "calls", read_calls, *day)
-        before = calls_of(database)
-        late = {
-            "CALL_VOTE": "4",
-            "COST": "1.2600",
-            "CRM_ENTITY_TYPE": "LEAD",
-            "CRM_ENTITY_ID": "9",
-            "RECORD_FILE_ID": 77,
-        }
-        portal.calls[99].fields.update(late)
+    before = calls_of(database)
+    calls = make_calls(120)
+    late = {"CALL_VOTE": "4", "COST": "1.2600", "CRM_ENTITY_TYPE": "LEAD", "CRM_ENTITY_ID": "9", "RECORD_FILE_ID": 77}
+    calls[99].fields.update(late)
+    with portal_site(make_portal(calls)):
         run_step(database, "calls", read_calls, *day)
     after = calls_of(database)
     assert len(before) == 120

@@ -26,23 +26,28 @@ def changes(database: str) -> list[tuple[Any, ...]]:
 
 def test_two_nights_of_a_crm(database: str) -> None:
     """A deal that moves (its contact called, or not), a deal linked and unlinked, a contact deleted, a user dismissed."""
-    portal = make_portal(make_calls(20))
-    for call in portal.calls:
+    calls = make_calls(20)
+    for call in calls:
         call.fields.update({"CRM_ENTITY_TYPE": "CONTACT", "CRM_ENTITY_ID": "6" if call.id % 2 else "5"})
-    for deal in portal.deals.values():
-        deal.update({"STAGE_ID": "NEW", "CATEGORY_ID": "0", "DATE_MODIFY": "2026-03-02T10:00:00+05:00", "CLOSED": "N"})
-    with portal_site(portal):
+    before = make_portal(calls)
+    fresh = {"STAGE_ID": "NEW", "CATEGORY_ID": "0", "DATE_MODIFY": "2026-03-02T10:00:00+05:00", "CLOSED": "N"}
+    deals = {number: {**deal, **fresh} for number, deal in before.deals.items()}
+    with portal_site(make_portal(calls, deals=deals)):
         for step, core in (("calls", read_calls), ("users", read_users), ("entities", read_entities)):
             run_step(database, step, core, *DAYS)
         assert changes(database) == []
         run_step(database, "entities", read_entities, *DAYS)
         assert changes(database) == []
 
-        portal.deals[1].update({"STAGE_ID": "C3:WON", "CATEGORY_ID": "3", "DATE_MODIFY": "2026-03-03T10:00:00+05:00"})
-        portal.deals[2].update({"CONTACT_ID": "40", "STAGE_ID": "LOSE", "CLOSED": "Y"})
-        portal.deals[3] = {**portal.deals[1], "ID": "3", "CONTACT_ID": "5"}
-        del portal.contacts[6]
-        portal.users[10]["ACTIVE"] = False
+    won = {**deals[1], "STAGE_ID": "C3:WON", "CATEGORY_ID": "3", "DATE_MODIFY": "2026-03-03T10:00:00+05:00"}
+    lost = {**deals[2], "CONTACT_ID": "40", "STAGE_ID": "LOSE", "CLOSED": "Y"}
+    after = make_portal(
+        calls,
+        deals={1: won, 2: lost, 3: {**won, "ID": "3", "CONTACT_ID": "5"}},
+        contacts={number: row for number, row in before.contacts.items() if number != 6},
+        users={number: {**row, "ACTIVE": False} for number, row in before.users.items()},
+    )
+    with portal_site(after):
         run_step(database, "users", read_users, *DAYS)
         run_step(database, "entities", read_entities, *DAYS)
     assert changes(database) == [
