@@ -26,6 +26,15 @@ ui: install            ## the Dagster UI and daemon on the same data
 test: install          ## the whole suite, as CI runs it
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+bench: install bench/.venv/installed ## the measurements; BENCH="store", BENCH="bitrix24 --large" …
+	$(BIN)/python -m bench.run $(BENCH)
+
+# The peers live apart: what they depend on never meets ours.
+bench/.venv/installed: bench/requirements.lock
+	test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
+	$(BIN)/uv pip sync --quiet --python bench/.venv/bin/python --require-hashes bench/requirements.lock
+	touch $@
+
 lint: install          ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -37,6 +46,8 @@ check: install         ## the definitions load
 lock:                  ## renew requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras \
 		--quiet --upgrade -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--quiet --upgrade -o bench/requirements.lock bench/requirements.in
 
 clean:                 ## remove what was made, the demo's data too
-	rm -rf .venv .data *.egg-info
+	rm -rf .venv bench/.venv .data *.egg-info

@@ -40,11 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
     """No credential, address or database of the machine reaches a test."""
-    names = ("DATABASE_URL", "DAGSTER_POSTGRES_URL", "DAGSTER_HOME", "DIALOG_ASSETS_PORTALS", "DIALOG_ASSETS_DATA")
-    prefixes = ("AWS_", "S3_", "VOICEKIT_", "OPENAI_", "ANTHROPIC_", "DEEPSEEK_")
+    names = (
+        "DATABASE_URL",
+        "DAGSTER_POSTGRES_URL",
+        "DAGSTER_HOME",
+        "DIALOG_ASSETS_PORTALS",
+        "DIALOG_ASSETS_DATA",
+        "DIALOG_ASSETS_SECRET_KEY",
+    )
+    prefixes = ("AWS_", "S3_", "BITRIX24_", "VOICEKIT_", "OPENAI_", "ANTHROPIC_", "DEEPSEEK_")
     kept = dict(os.environ)
     for name in kept:
-        if name in names or name.startswith(prefixes) or name.endswith("_WEBHOOK"):
+        if (
+            name in names
+            or name.startswith(prefixes)
+            or name.endswith(("_WEBHOOK", "_CLIENT_ID", "_CLIENT_SECRET", "_REFRESH_TOKEN"))
+        ):
             del os.environ[name]
     os.environ["DIALOG_ASSETS_PORTALS"] = str(ROOT / "portals")
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"

@@ -56,7 +56,7 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 async def archive_recordings(run: StepRun, bitrix24: Bitrix24Resource, archive: Archive) -> None:
     """Archive what is not archived yet; calls without a recording are accounted for first."""
     await run.inherit()
-    patience_from = datetime.now(UTC) - timedelta(days=run.portal.trailing_days + 1)
+    patience_from = datetime.now(UTC) - timedelta(days=run.portal.trailing_days)
     async with run.pool.connection() as connection:
         await table.settle_without_recording(
             connection, run.portal.portal, run.first, run.last, patience_from=patience_from

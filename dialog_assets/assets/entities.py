@@ -1,20 +1,27 @@
 """Asset `entities`: the CRM contacts, leads and companies of the days' calls, and their deals."""
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, get_args
 
 import dagster as dg
 
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
+from dialog_assets.assets.storable import storable
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.rows import CrmKind, entity_row
+from dialog_assets.bitrix24.paging import chunks
+from dialog_assets.bitrix24.rows import CrmKind, EntityType, entity_row
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import calls as calls_table
 from dialog_assets.store import entities as table
+
+AT_ONCE = 2500
+"""Entities that are read and written together: what one request of the portal brings, so that memory stays flat."""
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -35,29 +42,72 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
 
 async def read_entities(run: StepRun, bitrix24: Bitrix24Resource) -> None:
-    """Read the entities of the days' calls and their deals; write the changed ones."""
+    """Read the entities of the days' calls and their deals; write the changed ones, and what changed.
+
+    The portal's other open deals that are known are read again too: a deal moves when nobody calls.
+    """
     asked: dict[str, list[int]] = defaultdict(list)
+    portal = run.portal.portal
     async with run.pool.connection() as connection:
-        for kind, entity in await calls_table.entities_of(connection, run.portal.portal, run.first, run.last):
+        for kind, entity in await calls_table.entities_of(connection, portal, run.first, run.last):
             asked[kind].append(entity)
     async with bitrix24.client(run.portal, run.pool) as client:
+        read: set[int] = set()
         for kind in get_args(CrmKind):
-            if asked[kind]:
-                await _read_kind(run, client, kind, asked[kind])
+            for some in chunks(asked[kind], AT_ONCE):
+                read |= await _read_kind(run, client, kind, some)
+        async with run.pool.connection() as connection:
+            others = [deal for deal in await table.open_deals(connection, portal) if deal not in read]
+        for some in chunks(others, AT_ONCE):
+            await _read_deals(run, client, some)
     async with run.pool.connection() as connection:
-        await table.settle(connection, run.portal.portal, run.first, run.last)
+        await table.settle(connection, portal, run.first, run.last)
 
 
-async def _read_kind(run: StepRun, client: Bitrix24Client, kind: CrmKind, asked: list[int]) -> None:
+async def _read_kind(run: StepRun, client: Bitrix24Client, kind: CrmKind, asked: Collection[int]) -> set[int]:
+    """Read and write some entities of a kind and their deals; returns the deals' ids."""
     portal = run.portal.portal
     found = await reading.crm(client, kind, asked, family=run.portal.bitrix24.crm)
     deals = await reading.deals(client, kind, list(found), family=run.portal.bitrix24.crm)
-    rows: list[dict[str, Any]] = [asdict(entity_row(kind, row)) for row in found.values()]
-    related = {entity: [entity_row("deal", row) for row in some] for entity, some in deals.items()}
-    unique = {deal.entity_id: asdict(deal) for some in related.values() for deal in some}
-    async with run.pool.connection() as connection:
+    rows = [stored(kind, row) for row in found.values()]
+    related = {entity: [stored("deal", row) for row in some] for entity, some in deals.items()}
+    unique = {deal["entity_id"]: deal for some in related.values() for deal in some}
+    async with run.pool.connection() as connection, connection.transaction():
         await table.write(connection, portal, [*rows, *unique.values()])
         await table.mark_missing(connection, portal, kind, [entity for entity in asked if entity not in found])
         await table.set_deals(
-            connection, portal, kind, {entity: [deal.entity_id for deal in some] for entity, some in related.items()}
+            connection, portal, kind, {entity: [deal["entity_id"] for deal in some] for entity, some in related.items()}
         )
+    return set(unique)
+
+
+async def _read_deals(run: StepRun, client: Bitrix24Client, asked: Collection[int]) -> None:
+    found = await reading.crm(client, "deal", asked, family=run.portal.bitrix24.crm)
+    async with run.pool.connection() as connection, connection.transaction():
+        await table.write(connection, run.portal.portal, [stored("deal", row) for row in found.values()])
+        await table.mark_missing(connection, run.portal.portal, "deal", [deal for deal in asked if deal not in found])
+
+
+def stored(kind: EntityType, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of table entities, of the classic or the universal family (facts/bitrix24.md 5.1)."""
+    return {
+        **storable(asdict(entity_row(kind, row))),
+        "category": _text(row, "CATEGORY_ID", "categoryId") if kind == "deal" else None,
+        "created_at": _moment(row, "DATE_CREATE", "createdTime"),
+        "modified_at": _moment(row, "DATE_MODIFY", "updatedTime"),
+        "moved_at": _moment(row, "MOVED_TIME", "movedTime"),
+    }
+
+
+def _text(row: Mapping[str, Any], *names: str) -> str | None:
+    value = next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    return None if value is None else str(value)
+
+
+def _moment(row: Mapping[str, Any], *names: str) -> datetime | None:
+    """A moment with its offset; None where the portal gives none: nothing depends on these times but their own columns."""
+    try:
+        moment = datetime.fromisoformat(_text(row, *names) or "")
+    except ValueError:
+        return None
+    return moment if moment.utcoffset() is not None else None

@@ -22,7 +22,7 @@ from dialog_assets.worklist import Item, Outcome
 
 @dataclass(frozen=True)
 class EntityItem(Item):
-    """An entity with scored calls in the days of the run; `booked_on` is the day of the newest of them."""
+    """An entity with scored calls in the days of the run, or that lost one; `booked_on` is the day of the newest of them."""
 
     entity_type: str
     entity_id: int
@@ -83,7 +83,11 @@ async def summarise_one(run: StepRun, router: LLMRouter, item: EntityItem) -> Ou
         latest = await table.latest(connection, *where)
         titles = await entities.titles(connection, portal.portal, [where[1:]])
     if not inputs:
-        return Outcome("skipped", reason="nothing_to_summarise")
+
+        async def end(connection: Connection) -> None:
+            await table.end(connection, *where, inputs_hash([]))
+
+        return Outcome("skipped", reason="nothing_to_summarise", save=end)
     identity = inputs_hash(inputs)
     if latest is not None and latest["inputs_hash"] == identity:
         return Outcome("done", output_key=identity)

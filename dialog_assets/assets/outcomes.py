@@ -37,21 +37,18 @@ OUTAGES: dict[type[DialogAssetsError], str] = {
 }
 """The service failed, not the item: the next run tries again, and many in a row stop the step."""
 
-<<<<<<< HEAD
 PASSING = frozenset(
     {
         "recording_truncated",  # another download may mend it
         "recording_changed",
+        "recording_too_slow",
+        "recording_unreachable",
         "missing_in_storage",  # another upload
         "archived_file_missing",
         "recognition_expired",
     }
 )
 """The item failed, and the next run tries again."""
-=======
-PASSING_RECORDING_REASONS = frozenset({"truncated", "changed", "too_slow", "unreachable"})
-"""What another download may mend."""
->>>>>>> issue3-client
 
 
 def outcome_of(error: DialogAssetsError) -> Outcome:

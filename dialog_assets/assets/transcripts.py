@@ -156,7 +156,7 @@ class Recognition:
             phrases = self._recogniser.phrases(raw)
         except UnexpectedAnswer as error:
             # Paid all the same; asking again would give the same.
-            return replace(outcome_of(error, self._portal), save=book)
+            return replace(outcome_of(error), save=book)
         turns = build_dialog(phrases, channels=audio["channels"], operator_channel=portal.channels.operator)
 
         async def save(connection: Connection) -> None:

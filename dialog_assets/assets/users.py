@@ -5,6 +5,7 @@ from dataclasses import asdict
 import dagster as dg
 
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
+from dialog_assets.assets.storable import storable
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.rows import user_row
 from dialog_assets.portals import Portal
@@ -21,7 +22,7 @@ def build(portal: Portal) -> dg.AssetsDefinition:
     def users(
         context: dg.AssetExecutionContext, postgres: PostgresResource, bitrix24: Bitrix24Resource
     ) -> dg.MaterializeResult:
-        """Employees who made or took the calls (user.get); those the portal does not show are recorded as not found."""
+        """Employees who made or took the calls (user.get): dismissed ones as inactive, those not shown as not found."""
 
         async def core(run: StepRun) -> None:
             await read_users(run, bitrix24)
@@ -38,7 +39,7 @@ async def read_users(run: StepRun, bitrix24: Bitrix24Resource) -> None:
         asked = await calls_table.users_of(connection, portal, run.first, run.last)
     async with bitrix24.client(run.portal, run.pool) as client:
         found = await reading.users(client, asked)
-    async with run.pool.connection() as connection:
-        await table.write(connection, portal, [asdict(user_row(row)) for row in found.values()])
+    async with run.pool.connection() as connection, connection.transaction():
+        await table.write(connection, portal, [storable(asdict(user_row(row))) for row in found.values()])
         await table.mark_missing(connection, portal, [user for user in asked if user not in found])
         await table.settle(connection, portal, run.first, run.last)

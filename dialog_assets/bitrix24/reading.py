@@ -19,7 +19,7 @@ from dialog_assets.bitrix24.errors import (
 from dialog_assets.bitrix24.families import CrmFamily, id_filter, list_command
 from dialog_assets.bitrix24.history import calls
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
-from dialog_assets.bitrix24.rows import CrmKind
+from dialog_assets.bitrix24.rows import EntityType
 from dialog_assets.bitrix24.side_by_side import all_of
 from dialog_assets.bitrix24.wire import row_id, rows_of
 
@@ -36,7 +36,7 @@ async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[st
 
 
 async def crm(
-    client: Bitrix24Client, kind: CrmKind, ids: Iterable[int], *, family: CrmFamily = "classic"
+    client: Bitrix24Client, kind: EntityType, ids: Iterable[int], *, family: CrmFamily = "classic"
 ) -> dict[int, dict[str, Any]]:
     """Rows of CRM objects by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
     return await _by_id(client, lambda some: list_command(kind, family, id_filter(family, some)), ids)

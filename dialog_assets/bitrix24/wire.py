@@ -20,7 +20,7 @@ class Fields:
     def __init__(self, method: str, row: object) -> None:
         if not isinstance(row, Mapping):
             raise RowError(method, "(the row itself)", "an object")
-        self.row: dict[str, Any] = _storable(dict(row))
+        self.row: dict[str, Any] = dict(row)
         self._method = method
         self._id: int | None = None
         self._id = self.number("ID" if "ID" in row else "id")
@@ -129,15 +129,6 @@ class Fields:
     def _value(self, name: str) -> Any:
         value = self.row.get(name)
         return None if value in ("", [], {}) or (isinstance(value, str) and not value.strip()) else value
-
-
-def _storable(value: Any) -> Any:
-    """The value without NUL characters, which the portal's database takes in a text and Postgres does not."""
-    if isinstance(value, str):
-        return value.replace("\0", "")
-    if isinstance(value, Mapping):
-        return {_storable(key): _storable(inner) for key, inner in value.items()}
-    return [_storable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def row_id(method: str, row: Mapping[str, Any]) -> int:

@@ -2,71 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
-from psycopg import sql
-from psycopg.types.json import Jsonb
+from psycopg import errors, sql
 
 from dialog_assets.store.pool import Connection, Row
+from dialog_assets.store.staging import copy_rows, stage
 from dialog_assets.store.upsert import upsert
 
-COLUMNS = (
-    "call_id",
-    "vendor_call_id",
-    "started_at",
-    "day",
-    "direction",
-    "duration_s",
-    "user_id",
-    "phone",
-    "line",
-    "failed_code",
-    "entity_type",
-    "entity_id",
-    "activity_id",
-    "record_file_id",
-    "record_duration_s",
-    "vote",
-    "cost",
-    "cost_currency",
-    "raw",
+_TYPES = {
+    "call_id": "bigint",
+    "vendor_call_id": "text",
+    "started_at": "timestamptz",
+    "day": "date",
+    "direction": "text",
+    "duration_s": "integer",
+    "user_id": "bigint",
+    "phone": "text",
+    "line": "text",
+    "failed_code": "text",
+    "entity_type": "text",
+    "entity_id": "bigint",
+    "activity_id": "bigint",
+    "record_file_id": "bigint",
+    "record_duration_s": "integer",
+    "vote": "integer",
+    "cost": "numeric",
+    "cost_currency": "text",
+    "raw": "jsonb",
+}
+
+COLUMNS = tuple(_TYPES)
+
+_STEP_TYPES = {"call_id": "bigint", "output_key": "text"}
+
+WRITE_AT_ONCE = 2500
+"""Calls a `write`: what one request of the portal brings at most, and where the time per row stops falling
+(bench/store.py: 50 at a time cost twice as much a row, 10,000 no less)."""
+
+
+def _columns(table: str) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(table, name) for name in COLUMNS)
+
+
+# One index look-up a row, whatever the statistics say: LATERAL with OFFSET 0 cannot become a join, and with portal and id
+# given, the primary key is the only sensible way. A plan made while the table was small read all of it for every chunk.
+_KNOWN = """
+    SELECT asked.call_id FROM unnest(%s::bigint[]) AS asked (call_id)
+    CROSS JOIN LATERAL (SELECT FROM calls WHERE portal = %s AND call_id = asked.call_id OFFSET 0) known
+"""
+
+_OUTPUT_KEY = sql.SQL("coalesce('disk:' || record_file_id, allowed.key, 'none')")
+
+# The comparison comes before ON CONFLICT because that would lock, and so write, every row that it then leaves alone.
+_CHANGE = sql.SQL(
+    """
+    WITH changed AS MATERIALIZED (
+        SELECT s.*, c.entity_type AS old_type, c.entity_id AS old_id,
+               c.call_id IS NOT NULL AND (c.entity_type, c.entity_id) IS DISTINCT FROM (s.entity_type, s.entity_id) AS moved
+        FROM pg_temp.staged_calls s
+        LEFT JOIN LATERAL (SELECT * FROM calls WHERE portal = %(portal)s AND call_id = s.call_id OFFSET 0) c ON true
+        WHERE c.call_id IS NULL OR ({current}) IS DISTINCT FROM ({staged})
+    ), kept AS (
+        INSERT INTO entity_changes (portal, entity_type, entity_id, field, before, after)
+        SELECT %(portal)s, linked.type, linked.id, 'call', linked.before, linked.after
+        FROM changed, LATERAL (VALUES (old_type, old_id, call_id::text, NULL), (entity_type, entity_id, NULL, call_id::text))
+            AS linked (type, id, before, after)
+        WHERE moved AND linked.type IN ('contact', 'lead', 'company', 'deal')
+    ), reopened AS (
+        UPDATE call_steps SET state = 'waiting', reason = 'entity_changed', input_key = NULL, updated_at = now()
+        WHERE portal = %(portal)s AND call_id IN (SELECT call_id FROM changed WHERE moved) AND step = 'entity_summaries'
+            AND (state = 'done' OR reason = 'no_entity')
+    ), written AS (
+        {write}
+    )
+    INSERT INTO call_steps (portal, call_id, step, state, output_key, attempts)
+    SELECT %(portal)s, call_id, 'calls', 'done', {output_key}, 1 FROM changed
+    LEFT JOIN unnest(%(links)s::text[], %(keys)s::text[]) AS allowed (link, key) ON link = raw ->> 'CALL_RECORD_URL'
+    ON CONFLICT (portal, call_id, step) DO UPDATE SET output_key = excluded.output_key, updated_at = now()
+    WHERE call_steps.output_key IS DISTINCT FROM excluded.output_key
+    """
+).format(
+    current=_columns("c"),
+    staged=_columns("s"),
+    output_key=_OUTPUT_KEY,
+    write=upsert(
+        "calls",
+        ("portal", "call_id"),
+        COLUMNS[1:],
+        source=sql.SQL("SELECT %(portal)s, {} FROM changed").format(_columns("changed")),
+        touch="updated_at",
+    ),
 )
+
+_LINKS = sql.SQL(
+    """
+    UPDATE call_steps p SET output_key = {output_key}, updated_at = now()
+    FROM pg_temp.staged_calls
+    LEFT JOIN unnest(%(links)s::text[], %(keys)s::text[]) AS allowed (link, key) ON link = raw ->> 'CALL_RECORD_URL'
+    WHERE p.portal = %(portal)s AND p.call_id = ANY(%(linked)s) AND p.step = 'calls'
+        AND staged_calls.call_id = p.call_id AND p.output_key IS DISTINCT FROM {output_key}
+    """
+).format(output_key=_OUTPUT_KEY)
 
 
 async def write(connection: Connection, portal: str, rows: Sequence[Row], *, record_hosts: Sequence[str] = ()) -> None:
-    """Write rows (a dict of COLUMNS each) through a staging table; a row that did not change is not rewritten.
+    """Write rows (a dict of COLUMNS each), best WRITE_AT_ONCE at a time; a row that did not change is not touched.
 
-    Marks step `calls` of each row done; its output key is what the archive depends on: the recording's Disk id, else the
-    provider's host where `record_hosts` has it. (Of the link itself only `scheme://host[:port]/…` is kept.)
+    Of a call that `rows` have twice the last counts. Marks step `calls` of each new or changed row done; its output key
+    is what the archive depends on: the recording's Disk id, else the provider's host where `record_hosts` has it. (Of the
+    link itself only `scheme://host[:port]/…` is kept.) A known call that belongs to another CRM entity than before is kept
+    as a change of both entities, and waits for its summary again.
     """
-    columns = sql.SQL(", ").join(map(sql.Identifier, ("portal", *COLUMNS)))
-    await connection.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS staged_calls (LIKE calls INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
-    )
-    async with connection.cursor().copy(sql.SQL("COPY staged_calls ({}) FROM STDIN").format(columns)) as copy:
-        for row in {row["call_id"]: row for row in rows}.values():
-            await copy.write_row((portal, *(Jsonb(row[name]) if name == "raw" else row[name] for name in COLUMNS)))
-    await connection.execute(
-        upsert(
-            "calls",
-            ("portal", "call_id"),
-            COLUMNS[1:],
-            source=sql.SQL("SELECT {} FROM staged_calls").format(columns),
-            touch="updated_at",
-        )
-    )
-    await connection.execute(
-        """
-        INSERT INTO call_steps (portal, call_id, step, state, output_key, attempts)
-        SELECT portal, call_id, 'calls', 'done', coalesce('disk:' || record_file_id, 'link:' || host, 'none'), 1
-        FROM staged_calls
-        LEFT JOIN unnest(%s::text[]) AS host ON raw ->> 'CALL_RECORD_URL' = 'https://' || host || '/…'
-        ON CONFLICT (portal, call_id, step) DO UPDATE SET output_key = excluded.output_key, updated_at = now()
-        WHERE call_steps.output_key IS DISTINCT FROM excluded.output_key
-        """,
-        [sorted({host.lower() for host in record_hosts})],
-    )
+    hosts = {f"https://{host.lower()}/…": f"link:{host.lower()}" for host in record_hosts}
+    unique = {row["call_id"]: row for row in rows}
+    cursor = await connection.execute(_KNOWN, [list(unique), portal], prepare=False)
+    known = {row["call_id"] for row in await cursor.fetchall()}
+    new = [row for call_id, row in unique.items() if call_id not in known]
+    if new and not await _add(connection, portal, new, hosts):
+        known |= unique.keys()
+    if known:
+        await _compare(connection, portal, [row for call_id, row in unique.items() if call_id in known], hosts)
+
+
+async def _add(connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str]) -> bool:
+    """COPY rows that the table did not have a moment ago; False, with nothing written, if it has one of them now."""
+    same = {"portal": ("text", portal)}
+    done = {**same, "step": ("text", "calls"), "state": ("text", "done"), "attempts": ("integer", 1)}
+    steps = ({"call_id": row["call_id"], "output_key": _output_key(row, hosts)} for row in rows)
+    try:
+        async with connection.transaction():
+            await copy_rows(connection, sql.Identifier("calls"), _TYPES, rows, same=same)
+            await copy_rows(connection, sql.Identifier("call_steps"), _STEP_TYPES, steps, same=done)
+    except errors.UniqueViolation:
+        return False
+    return True
+
+
+def _output_key(row: Row, hosts: Mapping[str, str]) -> str:
+    record = row["record_file_id"]
+    if record is not None:
+        return f"disk:{record}"
+    link = row["raw"].get("CALL_RECORD_URL")
+    return hosts.get(link, "none") if isinstance(link, str) else "none"
+
+
+async def _compare(connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str]) -> None:
+    """Bring the table to `rows` through the staging table."""
+    parameters = {"portal": portal, "links": list(hosts), "keys": list(hosts.values())}
+    async with connection.transaction():
+        await stage(connection, "staged_calls", _TYPES, rows)
+        await connection.execute(_CHANGE, parameters, prepare=False)
+        # Which links may be used is the portal's configuration: it can change while the call stays as it is.
+        linked = [row["call_id"] for row in rows if row["record_file_id"] is None and row["raw"].get("CALL_RECORD_URL")]
+        if linked:
+            await connection.execute(_LINKS, {**parameters, "linked": linked}, prepare=False)
 
 
 async def users_of(connection: Connection, portal: str, first: date, last: date) -> list[int]:

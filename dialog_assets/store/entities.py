@@ -5,36 +5,74 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
-from psycopg.types.json import Jsonb
-
+from dialog_assets.store.entity_changes import TrackedTable
 from dialog_assets.store.pool import Connection, Row
-from dialog_assets.store.upsert import upsert
 
-_COLUMNS = ("found", "title", "phones", "stage", "amount", "currency", "responsible_id", "raw")
+_ENTITIES = TrackedTable(
+    name="entities",
+    key=("entity_type", "entity_id"),
+    columns={
+        "entity_type": "text",
+        "entity_id": "bigint",
+        "found": "boolean",
+        "title": "text",
+        "phones": "text[]",
+        "stage": "text",
+        "category": "text",
+        "amount": "numeric",
+        "currency": "text",
+        "responsible_id": "bigint",
+        "created_at": "timestamptz",
+        "modified_at": "timestamptz",
+        "moved_at": "timestamptz",
+        "raw": "jsonb",
+    },
+    tracked={
+        "found": "modified_at",
+        "stage": "coalesce(moved_at, modified_at)",
+        "category": "coalesce(moved_at, modified_at)",
+        "amount": "modified_at",
+        "currency": "modified_at",
+        "responsible_id": "modified_at",
+        "title": "modified_at",
+    },
+    entity_type="entity_type",
+    entity_id="entity_id",
+)
 
 
 async def write(connection: Connection, portal: str, rows: Iterable[Row]) -> None:
-    """Write found entities; a row that did not change is not rewritten."""
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            upsert("entities", ("portal", "entity_type", "entity_id"), _COLUMNS, touch="updated_at"),
-            [{**row, "portal": portal, "found": True, "raw": Jsonb(row["raw"])} for row in rows],
-        )
+    """Write found entities and what changed about them; a row that did not change is not touched.
+
+    A row has title, phones, stage, amount, currency, responsible_id and raw; a deal's has its category, and each the
+    CRM's own times created_at, modified_at and moved_at, where it gives them.
+    """
+    untold = dict.fromkeys(("category", "created_at", "modified_at", "moved_at"))
+    await _ENTITIES.write(connection, portal, [{**untold, **row, "found": True} for row in rows])
 
 
 async def mark_missing(connection: Connection, portal: str, entity_type: str, ids: Iterable[int]) -> None:
-    """Record entities that calls name and the CRM does not return; what was known of them stays."""
+    """Record entities that are asked for and the CRM does not return (deleted, or no right); what was known stays."""
     await connection.execute(
         """
-        INSERT INTO entities (portal, entity_type, entity_id, found) SELECT %s, %s, id, false FROM unnest(%s::bigint[]) AS id
+        WITH lost AS (
+            INSERT INTO entity_changes (portal, entity_type, entity_id, field, before, after)
+            SELECT portal, entity_type, entity_id, 'found', 'true', 'false' FROM entities
+            WHERE portal = %(portal)s AND entity_type = %(entity_type)s AND entity_id = ANY(%(ids)s::bigint[]) AND found
+        )
+        INSERT INTO entities (portal, entity_type, entity_id, found)
+        SELECT %(portal)s, %(entity_type)s, id, false FROM unnest(%(ids)s::bigint[]) AS id
         ON CONFLICT (portal, entity_type, entity_id) DO UPDATE SET found = false, updated_at = now() WHERE entities.found
         """,
-        [portal, entity_type, list(ids)],
+        {"portal": portal, "entity_type": entity_type, "ids": list(ids)},
     )
 
 
 async def set_deals(connection: Connection, portal: str, entity_type: str, deals: Mapping[int, Sequence[int]]) -> None:
-    """Make `deals` (entity id → deal ids) the related deals of those entities."""
+    """Make `deals` (entity id → deal ids) the related deals of those entities; links that came and went are kept.
+
+    The deals of an entity that is new in this transaction came with it: they are no change.
+    """
     pairs = [(entity, deal) for entity, found in deals.items() for deal in found]
     parameters = {
         "portal": portal,
@@ -45,22 +83,47 @@ async def set_deals(connection: Connection, portal: str, entity_type: str, deals
     }
     await connection.execute(
         """
-        DELETE FROM entity_deals d
-        WHERE portal = %(portal)s AND entity_type = %(entity_type)s AND entity_id = ANY(%(asked)s::bigint[])
-            AND NOT EXISTS (SELECT FROM unnest(%(entities)s::bigint[], %(deals)s::bigint[]) AS now (entity_id, deal_id)
-                            WHERE now.entity_id = d.entity_id AND now.deal_id = d.deal_id)
+        WITH gone AS (
+            DELETE FROM entity_deals d
+            WHERE portal = %(portal)s AND entity_type = %(entity_type)s AND entity_id = ANY(%(asked)s::bigint[])
+                AND (entity_id, deal_id) NOT IN (SELECT * FROM unnest(%(entities)s::bigint[], %(deals)s::bigint[]))
+            RETURNING entity_id, deal_id
+        )
+        INSERT INTO entity_changes (portal, entity_type, entity_id, field, before)
+        SELECT %(portal)s, %(entity_type)s, entity_id, 'deal', deal_id FROM gone
         """,
         parameters,
     )
     await connection.execute(
         """
-        INSERT INTO entity_deals (portal, entity_type, entity_id, deal_id)
-        SELECT %(portal)s, %(entity_type)s, entity_id, deal_id
-        FROM unnest(%(entities)s::bigint[], %(deals)s::bigint[]) AS now (entity_id, deal_id)
-        ON CONFLICT DO NOTHING
+        WITH come AS (
+            INSERT INTO entity_deals (portal, entity_type, entity_id, deal_id)
+            SELECT %(portal)s, %(entity_type)s, entity_id, deal_id
+            FROM unnest(%(entities)s::bigint[], %(deals)s::bigint[]) AS now (entity_id, deal_id)
+            ON CONFLICT DO NOTHING
+            RETURNING entity_id, deal_id
+        )
+        INSERT INTO entity_changes (portal, entity_type, entity_id, field, after)
+        SELECT e.portal, e.entity_type, e.entity_id, 'deal', come.deal_id
+        FROM come JOIN entities e ON e.portal = %(portal)s AND e.entity_type = %(entity_type)s AND e.entity_id = come.entity_id
+        WHERE e.first_seen_at < now()
         """,
         parameters,
     )
+
+
+async def open_deals(connection: Connection, portal: str) -> list[int]:
+    """Ids of the known deals that the portal still had, and that were not closed, when they were last read."""
+    cursor = await connection.execute(
+        """
+        SELECT entity_id FROM entities
+        WHERE portal = %s AND entity_type = 'deal' AND found
+            AND coalesce(raw ->> 'CLOSED', raw ->> 'closed', 'N') <> 'Y'
+        ORDER BY entity_id
+        """,
+        [portal],
+    )
+    return [row["entity_id"] for row in await cursor.fetchall()]
 
 
 async def titles(

@@ -13,25 +13,49 @@ from dialog_assets.store.pool import Connection, Pool, Row
 async def entities_with_scores(
     pool: Pool, portal: str, first: date, last: date, *, page: int = 200
 ) -> AsyncIterator[Row]:
-    """Rows entity_type, entity_id, calls, newest_day of the entities with calls scored in these days, `page` at a time."""
+    """Rows entity_type, entity_id, calls, newest_day of the entities with calls scored in these days, `page` at a time.
+
+    Also those whose newest summary is still made of a call of these days that belongs to another entity by now.
+    """
     after = ("", 0)
     while True:
         async with pool.connection() as connection:
             cursor = await connection.execute(
                 """
-                SELECT c.entity_type, c.entity_id, array_agg(c.call_id ORDER BY c.started_at, c.call_id) AS calls,
-                    max(c.day) AS newest_day
-                FROM calls c JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
-                    AND up.step = 'criteria_scores' AND up.state = 'done'
-                WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND c.entity_id IS NOT NULL
-                    AND (c.entity_type, c.entity_id) > (%s, %s)
-                GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %s
+                SELECT entity_type, entity_id, array_agg(call_id ORDER BY started_at, call_id) FILTER (WHERE theirs) AS calls,
+                    max(day) AS newest_day
+                FROM (
+                    SELECT c.entity_type, c.entity_id, c.call_id, c.started_at, c.day, true AS theirs
+                    FROM calls c JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
+                        AND up.step = 'criteria_scores' AND up.state = 'done'
+                    WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.entity_id IS NOT NULL
+                    UNION ALL
+                    SELECT h.entity_type, h.entity_id, c.call_id, c.started_at, c.day, false
+                    FROM calls c JOIN entity_changes h ON h.portal = c.portal AND h.field = 'call'
+                        AND h.before = c.call_id::text
+                        AND (h.entity_type, h.entity_id) IS DISTINCT FROM (c.entity_type, c.entity_id)
+                    CROSS JOIN LATERAL (
+                        SELECT y.calls FROM entity_summaries y WHERE y.portal = h.portal
+                            AND y.entity_type = h.entity_type AND y.entity_id = h.entity_id
+                        ORDER BY y.version DESC LIMIT 1
+                    ) newest
+                    WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.call_id = ANY(newest.calls)
+                ) found
+                WHERE (entity_type, entity_id) > (%(after_type)s, %(after_id)s)
+                GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(page)s
                 """,
-                [portal, first, last, *after, page],
+                {
+                    "portal": portal,
+                    "first": first,
+                    "last": last,
+                    "after_type": after[0],
+                    "after_id": after[1],
+                    "page": page,
+                },
             )
             rows = await cursor.fetchall()
         for row in rows:
-            yield row
+            yield {**row, "calls": row["calls"] or []}
         if len(rows) < page:
             return
         after = (rows[-1]["entity_type"], rows[-1]["entity_id"])
@@ -110,4 +134,24 @@ async def add(connection: Connection, portal: str, entity_type: str, entity_id: 
             "entity_id": entity_id,
             "average_scores": Jsonb(row["average_scores"]),
         },
+    )
+
+
+async def end(connection: Connection, portal: str, entity_type: str, entity_id: int, inputs_hash: str) -> None:
+    """Add an empty version if the newest one is made of calls that all belong to other entities by now."""
+    await connection.execute(
+        """
+        INSERT INTO entity_summaries (portal, entity_type, entity_id, version, text, average_scores, inputs_hash, calls,
+            prompt_version, model, cost_rub)
+        SELECT portal, entity_type, entity_id, version + 1, '', '{}', %s, '{}', prompt_version, model, 0
+        FROM (
+            SELECT * FROM entity_summaries WHERE portal = %s AND entity_type = %s AND entity_id = %s
+            ORDER BY version DESC LIMIT 1
+        ) newest
+        WHERE cardinality(calls) > 0 AND NOT EXISTS (
+            SELECT FROM calls c WHERE c.portal = newest.portal AND c.call_id = ANY(newest.calls)
+                AND c.entity_type = newest.entity_type AND c.entity_id = newest.entity_id
+        )
+        """,
+        [inputs_hash, portal, entity_type, entity_id],
     )

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from dialog_assets.portals import Portal
-from dialog_assets.store import rules
+from dialog_assets.store import rules, stages
 from dialog_assets.store.server import with_scheme
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -18,6 +18,7 @@ PARTITIONED_TABLES = (
     "users",
     "entities",
     "entity_deals",
+    "entity_changes",
     "calls",
     "audio_files",
     "transcripts",
@@ -62,6 +63,7 @@ def setup_portals(url: str, portals: Sequence[Portal]) -> list[str]:
             if _create_partitions(connection, portal.portal):
                 new.append(portal.portal)
             _create_view(connection, portal.portal)
+            stages.create_view(connection, portal.portal)
             _record(connection, portal)
     return new
 
@@ -113,11 +115,17 @@ def _view(portal: str) -> sql.Composed:
                 (SELECT array_agg(k.category ORDER BY k.confidence DESC, k.category) FROM classifications k
                     WHERE k.portal = c.portal AND k.call_id = c.call_id) AS categories,
                 s.scores, s.score_percent,
-                (SELECT y.text FROM entity_summaries y WHERE y.portal = c.portal AND y.entity_type = c.entity_type
+                (SELECT nullif(y.text, '') FROM entity_summaries y WHERE y.portal = c.portal AND y.entity_type = c.entity_type
                     AND y.entity_id = c.entity_id ORDER BY y.version DESC LIMIT 1) AS entity_summary,
                 (SELECT jsonb_object_agg(p.step, p.state || coalesce(': ' || p.reason, '')) FROM call_steps p
                     WHERE p.portal = c.portal AND p.call_id = c.call_id) AS steps,
-                (SELECT sum(l.cost_rub) FROM ledger l WHERE l.portal = c.portal AND l.call_id = c.call_id) AS cost_rub
+                (SELECT sum(l.cost_rub) FROM ledger l WHERE l.portal = c.portal AND l.call_id = c.call_id) AS cost_rub,
+                (SELECT jsonb_object_agg(d.deal_id,
+                    entity_value_at(x.portal, 'deal', x.entity_id, 'stage', x.stage, c.started_at))
+                    FROM entity_deals d JOIN entities x ON x.portal = d.portal AND x.entity_type = 'deal'
+                        AND x.entity_id = d.deal_id AND coalesce(x.created_at, '-infinity') <= c.started_at
+                    WHERE d.portal = c.portal AND d.entity_type = c.entity_type AND d.entity_id = c.entity_id
+                ) AS deal_stages_at_call
             FROM calls c
             LEFT JOIN users u ON u.portal = c.portal AND u.user_id = c.user_id
             LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id

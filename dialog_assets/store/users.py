@@ -1,35 +1,52 @@
-"""Table users: the employees seen in calls."""
+"""Table users: the employees seen in calls, dismissed ones (active is false) and those that the portal does not show included."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
 
-from psycopg.types.json import Jsonb
-
+from dialog_assets.store.entity_changes import TrackedTable
 from dialog_assets.store.pool import Connection, Row
-from dialog_assets.store.upsert import upsert
 
-_COLUMNS = ("found", "name", "email", "phone", "departments", "position", "active", "raw")
+_USERS = TrackedTable(
+    name="users",
+    key=("user_id",),
+    columns={
+        "user_id": "bigint",
+        "found": "boolean",
+        "name": "text",
+        "email": "text",
+        "phone": "text",
+        "departments": "bigint[]",
+        "position": "text",
+        "active": "boolean",
+        "raw": "jsonb",
+    },
+    # user.get gives no readable time of change: TIMESTAMP_X arrives as {} (facts/bitrix24.md 6).
+    tracked=dict.fromkeys(("found", "active", "name", "position", "departments"), "NULL::timestamptz"),
+    entity_type="'user'",
+    entity_id="user_id",
+)
 
 
 async def write(connection: Connection, portal: str, rows: Iterable[Row]) -> None:
-    """Write found users; a row that did not change is not rewritten."""
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            upsert("users", ("portal", "user_id"), _COLUMNS, touch="updated_at"),
-            [{**row, "portal": portal, "found": True, "raw": Jsonb(row["raw"])} for row in rows],
-        )
+    """Write found users and what changed about them; a row that did not change is not touched."""
+    await _USERS.write(connection, portal, [{**row, "found": True} for row in rows])
 
 
 async def mark_missing(connection: Connection, portal: str, ids: Iterable[int]) -> None:
     """Record users that calls name and user.get does not return; what was known of them stays."""
     await connection.execute(
         """
-        INSERT INTO users (portal, user_id, found) SELECT %s, id, false FROM unnest(%s::bigint[]) AS id
+        WITH lost AS (
+            INSERT INTO entity_changes (portal, entity_type, entity_id, field, before, after)
+            SELECT portal, 'user', user_id, 'found', 'true', 'false' FROM users
+            WHERE portal = %(portal)s AND user_id = ANY(%(ids)s::bigint[]) AND found
+        )
+        INSERT INTO users (portal, user_id, found) SELECT %(portal)s, id, false FROM unnest(%(ids)s::bigint[]) AS id
         ON CONFLICT (portal, user_id) DO UPDATE SET found = false, updated_at = now() WHERE users.found
         """,
-        [portal, list(ids)],
+        {"portal": portal, "ids": list(ids)},
     )
 
 
