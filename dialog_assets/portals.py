@@ -285,7 +285,7 @@ def load_portals(folder: Path) -> list[Portal]:
     if mistakes:
         raise PortalsError(mistakes)
     if not portals:
-        raise PortalsError([f"{folder}: holds no portal file (*.yaml); copy one from the documentation"])
+        raise PortalsError([f"{folder}: holds no portal file (*.yaml); copy portals/okna_sever.yaml of the project"])
     return sorted(portals, key=lambda portal: portal.portal)
 
 

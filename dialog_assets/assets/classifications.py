@@ -35,16 +35,21 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
 
 async def classify(run: StepRun, router: LLMRouter) -> None:
-    """Classify the dialogs without categories; bring the criteria of the classified ones up to the configuration."""
+    """Classify the dialogs without categories."""
     await run.inherit()
-    async with run.pool.connection() as connection:
-        await rules.record(connection, run.portal)
-        await table.select_criteria(connection, run.portal.portal, run.first, run.last, selection(run.portal))
+    await select_criteria(run)
 
     async def one(item: CallItem) -> Outcome:
         return await classify_one(run, router, item)
 
     await run.work(run.items(), one, concurrency=run.portal.llm.concurrency)
+
+
+async def select_criteria(run: StepRun) -> None:
+    """Bring the criteria of the days' classified dialogs up to the configuration; costs nothing."""
+    async with run.pool.connection() as connection:
+        await rules.record(connection, run.portal)
+        await table.select_criteria(connection, run.portal.portal, run.first, run.last, selection(run.portal))
 
 
 def selection(portal: Portal) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dialog_assets.analysis.criteria import criteria_requests, read_scores
+from dialog_assets.assets.classifications import select_criteria
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
@@ -40,7 +41,8 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
 
 async def score(run: StepRun, router: LLMRouter) -> None:
-    """Score each (dialog, applicable criterion version) without a score."""
+    """Score each (dialog, applicable criterion version) without a score; a changed criterion applies at once."""
+    await select_criteria(run)
     await run.inherit()
 
     async def one(item: CallItem) -> Outcome:

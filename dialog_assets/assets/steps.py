@@ -20,7 +20,7 @@ from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import call_steps
+from dialog_assets.store import call_steps, rules
 from dialog_assets.store.call_steps import Pending
 from dialog_assets.store.pool import Pool, open_pool, step_lock
 from dialog_assets.worklist import Item, Outcome, Work
@@ -51,6 +51,10 @@ KINDS: dict[str, set[str]] = {
 }
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the usual name of an item's type
+
+
+class NoTables(DialogAssetsError):
+    """The portal's partitions are not made yet."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,9 @@ def run_step(
                     )
                 )
 
+            async with pool.connection() as connection:
+                if portal.portal not in await rules.portals(connection):
+                    raise NoTables(f"There are no tables for {portal.portal}: run dialog-assets setup-portals.")
             await core(StepRun(portal, step, days, pool, day_done))
             async with pool.connection() as connection:
                 final = await figures.read(connection, portal.portal, step, days[0], days[-1])

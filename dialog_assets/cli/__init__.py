@@ -60,6 +60,14 @@ def _day(value: datetime) -> date:
     return value.date()
 
 
+def _bounds(first: datetime | None, last: datetime | None) -> tuple[date | None, date | None]:
+    from dialog_assets.cli.running import BadRequest
+
+    if first and last and first > last:
+        raise BadRequest(f"The range ends ({_day(last)}) before it begins ({_day(first)}).")
+    return (_day(first) if first else None, _day(last) if last else None)
+
+
 @main.command("setup-portals")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def setup_portals(as_json: bool) -> None:
@@ -119,6 +127,7 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
     from dialog_assets.cli import instance, running, tables
 
     running.check_request(portal, first, last, steps)
+    running.check_credentials(portal, steps)
     url = instance.prepare()
     from dialog_assets.definitions import defs
 
@@ -147,7 +156,7 @@ def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | No
     from dialog_assets.cli import tables
     from dialog_assets.store import server
 
-    bounds = (_day(first) if first else None, _day(last) if last else None)
+    bounds = _bounds(first, last)
     days = asyncio.run(tables.read_days(server.database_url(), _chosen(names), *bounds))
     if as_json:
         click.echo(json.dumps(tables.as_json(days)))
@@ -166,7 +175,7 @@ def costs(names: tuple[str, ...], first: datetime | None, last: datetime | None,
     from dialog_assets.cli import tables
     from dialog_assets.store import server
 
-    bounds = (_day(first) if first else None, _day(last) if last else None)
+    bounds = _bounds(first, last)
     rows = asyncio.run(tables.read_costs(server.database_url(), _chosen(names), *bounds))
     if as_json:
         click.echo(json.dumps(rows, default=str))
@@ -269,7 +278,7 @@ def demo(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--port", type=int, default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the Dagster UI.")
 def ui(port: int) -> None:
     """Serve the Dagster UI and its daemon on the same data; with the sandbox where only its portals are configured."""
     from dialog_assets.cli.ui import serve_ui

@@ -45,7 +45,7 @@ def play(portals: Sequence[Portal], sandbox: SandboxProcess, *, as_json: bool) -
     if strangers:
         raise NotForDemo(
             f"The database has tables of {', '.join(sorted(strangers))}: the demo's fictional calls do not belong there; "
-            "run it without DATABASE_URL, on the embedded Postgres."
+            "give the demo a place of its own, DIALOG_ASSETS_DATA=.demo and no DATABASE_URL."
         )
     schema.setup_portals(url, played)
     with pointed_at(sandbox):

@@ -13,6 +13,7 @@ from dialog_assets.assets.jobs import job_name, range_tags
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
+from dialog_assets.resources.environment import required
 from dialog_assets.store import call_steps
 from dialog_assets.store.pool import open_pool
 
@@ -65,6 +66,28 @@ def chunks(portal: Portal, first: date, last: date) -> list[tuple[date, date]]:
         out.append((first, end))
         first = end + timedelta(days=1)
     return out
+
+
+def check_credentials(portal: Portal, steps: Sequence[str]) -> None:
+    """Raises MissingCredential for the first variable that the steps need and that is not set, before a run begins."""
+    wanted = set(steps or UPSTREAM)
+    if wanted & {"calls", "users", "entities", "audio_files"}:
+        for name in portal.bitrix24.credentials:
+            required(name, f"a credential of portal {portal.portal}")
+    if wanted & {"audio_files", "transcripts"}:
+        required("S3_BUCKET", "the name of the bucket that archives recordings")
+    if "transcripts" in wanted:
+        required("VOICEKIT_API_KEY", "the API key of T-Bank VoiceKit")
+        required("VOICEKIT_SECRET_KEY", "the secret key of T-Bank VoiceKit")
+    models = {
+        "fixed_dialogs": portal.llm.correction,
+        "classifications": portal.llm.classification,
+        "criteria_scores": portal.llm.criteria,
+        "entity_summaries": portal.llm.summary,
+    }
+    for step, choice in models.items():
+        if step in wanted:
+            required(choice.api_key_env, f"the API key of {choice.vendor}")
 
 
 async def retry_failed(url: str, portal: Portal, first: date, last: date, steps: Sequence[str]) -> None:

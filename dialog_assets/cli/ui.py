@@ -35,9 +35,9 @@ def serve_ui(portals: Sequence[Portal], port: int) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError:
+        except OSError as error:
             raise UiFailed(
-                f"Port {port} is taken on {HOST}: stop what listens there, or choose another with --port."
+                f"Port {port} cannot be had on {HOST} ({error.strerror}): stop what listens there, or choose another with --port."
             ) from None
     with ExitStack() as stack:
         if {portal.portal for portal in portals} <= set(PLAYED) and not os.environ.get("DATABASE_URL"):
