@@ -273,20 +273,33 @@ def load_portals(folder: Path) -> list[Portal]:
 
     Raises PortalsError with every mistake of every file: file, line, path, what was expected.
     """
+    portals, mistakes = readable_portals(folder)
+    if mistakes:
+        raise PortalsError(mistakes)
+    return portals
+
+
+def readable_portals(folder: Path) -> tuple[list[Portal], list[str]]:
+    """The portals of the files that can be used, sorted by portal id, and the mistakes of the others.
+
+    Raises PortalsError if no file can be used.
+    """
     if not folder.is_dir():
         raise PortalsError([f"{folder}: no such folder; set DIALOG_ASSETS_PORTALS to the folder of the portal files"])
     mistakes: list[str] = []
-    portals: list[Portal] = []
+    portals: dict[str, Portal] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         portal, problems = read_portal(path)
         mistakes += problems
-        if portal is not None:
-            portals.append(portal)
-    if mistakes:
-        raise PortalsError(mistakes)
+        if portal is not None and portal.portal in portals:
+            mistakes.append(f"{path.name}: portal {portal.portal} has another file already; keep one of the two")
+        elif portal is not None:
+            portals[portal.portal] = portal
     if not portals:
-        raise PortalsError([f"{folder}: holds no portal file (*.yaml); copy portals/okna_sever.yaml of the project"])
-    return sorted(portals, key=lambda portal: portal.portal)
+        raise PortalsError(
+            mistakes or [f"{folder}: holds no portal file (*.yaml); copy portals/okna_sever.yaml of the project"]
+        )
+    return sorted(portals.values(), key=lambda portal: portal.portal), mistakes
 
 
 def read_portal(path: Path) -> tuple[Portal | None, list[str]]:

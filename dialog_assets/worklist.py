@@ -118,7 +118,7 @@ class Work(Generic[I]):
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise (self._stop or _first(errors)) from None
         if self._stop is not None:
             await self._tell_days()
             raise self._stop

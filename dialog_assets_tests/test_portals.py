@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialog_assets.portals import Criterion, LLMSettings, ModelChoice, Portal, PortalsError, Scale, load_portals
+from dialog_assets.portals import (
+    Criterion,
+    LLMSettings,
+    ModelChoice,
+    Portal,
+    PortalsError,
+    Scale,
+    load_portals,
+    readable_portals,
+)
 from dialog_assets_tests.conftest import ROOT
 
 SECRET = "https://acme.bitrix24.ru/rest/1/q1w2e3r4t5y6u7i8/"
@@ -75,6 +84,27 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     assert (portal.portal, portal.start_date.isoformat(), portal.zone.key) == ("acme", "2026-03-02", "Europe/Moscow")
     assert (portal.nightly_at, portal.trailing_days, portal.bitrix24.bucket_size) == ("03:15", 3, 50)
     assert portal.llm.correction.api_key_env == "OPENAI_API_KEY"
+
+
+def test_readable_files_beside_broken_ones(tmp_path: Path) -> None:
+    """The good portals are had, with the mistakes of the others; only when no file is good there is nothing to have."""
+    broken = write(tmp_path, "portal: [shop", "shop.yaml")
+    with pytest.raises(PortalsError, match=r"shop\.yaml:1: "):
+        readable_portals(tmp_path)
+    write(tmp_path)
+    portals, mistakes = readable_portals(tmp_path)
+    assert [portal.portal for portal in portals] == ["acme"]
+    assert mistakes == mistakes_of(tmp_path)
+    broken.unlink()
+    assert readable_portals(tmp_path) == (load_portals(tmp_path), [])
+
+
+def test_a_portal_with_two_files(tmp_path: Path) -> None:
+    """`acme.yaml` and `acme.yml` are one portal twice: the first is used, the second is a mistake."""
+    write(tmp_path)
+    write(tmp_path, GOOD, "acme.yml")
+    assert mistakes_of(tmp_path) == ["acme.yml: portal acme has another file already; keep one of the two"]
+    assert [portal.portal for portal in readable_portals(tmp_path)[0]] == ["acme"]
 
 
 def test_the_portals_of_the_project_are_good() -> None:

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import psycopg
 import pytest
 
-from dialog_assets.store import users
+from dialog_assets.store import ledger, users
 from dialog_assets.store.pool import Connection, Pool
-from dialog_assets.worklist import Item, Outcome, StepStopped, Work
+from dialog_assets.worklist import GRACE_S, Item, Outcome, StepStopped, Work
 from dialog_assets_tests.store.rows import MONDAY, PORTAL, all_rows, call, day, one, put_calls, step, with_pool
 
 STEP = "transcripts"
@@ -48,6 +49,7 @@ async def work(
     concurrency: int = 3,
     days: Sequence[date] = (MONDAY,),
     breaker_limit: int = 10,
+    grace_s: float = GRACE_S,
     day_done: Callable[[date], Awaitable[None]] | None = None,
     seen: Seen | None = None,
 ) -> Counter[str]:
@@ -87,6 +89,7 @@ async def work(
         concurrency=concurrency,
         day_done=day_done or told,
         breaker_limit=breaker_limit,
+        grace_s=grace_s,
     ).run()
 
 
@@ -95,7 +98,7 @@ async def done(_: Item) -> Outcome:
 
 
 def outage(reason: str = "llm_unavailable") -> Outcome:
-    return Outcome("failed", reason=reason, detail="no answer", next_try=datetime.now(UTC))
+    return Outcome("failed", reason=reason, detail="no answer", next_try=datetime.now(UTC), outage=True)
 
 
 def saving(number: int) -> Callable[[Connection], Awaitable[None]]:
@@ -109,6 +112,23 @@ def saving(number: int) -> Callable[[Connection], Awaitable[None]]:
 
 async def saved(pool: Pool) -> list[int]:
     return [row["user_id"] for row in await all_rows(pool, "SELECT user_id FROM users ORDER BY 1")]
+
+
+async def buy(pool: Pool, *keys: str) -> None:
+    """An answer for each key, paid for and kept in the ledger."""
+    row = {"vendor": "v", "model": "m", "step": STEP, "day": MONDAY, "rub_rate": Decimal(80)}
+    async with pool.connection() as connection:
+        for key in keys:
+            await ledger.ask(connection, PORTAL, key, row)
+            await ledger.answered(
+                connection, PORTAL, key, cost=Decimal("0.1"), currency="USD", vendor_request_id="x", answer="text"
+            )
+
+
+async def purchases(pool: Pool) -> dict[str, str]:
+    """How each purchase stands."""
+    rows = await all_rows(pool, "SELECT request_key, state FROM ledger ORDER BY id")
+    return {row["request_key"]: row["state"] for row in rows}
 
 
 async def states(pool: Pool) -> dict[int, str]:
@@ -194,10 +214,10 @@ def test_a_failing_record_takes_the_result_back(database: str) -> None:
         async def handle(_: Item) -> Outcome:
             return Outcome("failed", save=saving(1))
 
-        with pytest.raises(psycopg.errors.CheckViolation):
-            await work(pool, [item(1)], handle)
+        assert await work(pool, [item(1)], handle) == Counter(failed=1)
         assert await saved(pool) == []
-        assert await states(pool) == {}
+        row = await step(pool, 1, STEP)
+        assert (row["state"], row["reason"], row["detail"]) == ("failed", "unstorable_result", "CheckViolation")
 
     with_pool(database, run)
 
@@ -224,6 +244,62 @@ def test_a_result_that_cannot_be_stored_fails_its_item_alone(database: str, text
     with_pool(database, run)
 
 
+@pytest.mark.parametrize("what", ["NUL", "constraint"])
+def test_a_result_that_cannot_be_stored_is_paid_all_the_same(database: str, what: str) -> None:
+    """The purchases behind such a result are closed with its failure; else every later run would take them up again."""
+
+    async def run(pool: Pool) -> None:
+        await buy(pool, "k1", "k2", "other")
+
+        async def handle(_: Item) -> Outcome:
+            async def save(connection: Connection) -> None:
+                await saving(1)(connection)
+                query = "UPDATE users SET name = %s" if what == "NUL" else "UPDATE users SET user_id = NULL, name = %s"
+                await connection.execute(query, ["a\0b" if what == "NUL" else "fine"])
+
+            return Outcome("done", output_key="out", save=save, paid=("k1", "k2"))
+
+        assert await work(pool, [item(1)], handle) == Counter(failed=1)
+        assert await saved(pool) == []
+        row = await step(pool, 1, STEP)
+        assert (row["state"], row["reason"], row["next_try"]) == ("failed", "unstorable_result", None)
+        assert await purchases(pool) == {"k1": "settled", "k2": "settled", "other": "answered"}
+
+    with_pool(database, run)
+
+
+def test_an_outcome_closes_what_it_paid(database: str) -> None:
+    """Whatever the state, the purchases of an outcome are settled in the transaction that records it, and no others."""
+
+    async def run(pool: Pool) -> None:
+        await buy(pool, "k1", "k2", "k3", "lost", "other")
+
+        async def handle(one_item: Item) -> Outcome:
+            number = one_item.calls[0]
+
+            async def broken(connection: Connection) -> None:
+                await connection.execute("SELECT 1 / 0 FROM nothing_of_this_name")
+
+            match number:
+                case 1:
+                    return Outcome("done", output_key="out", paid=("k1",))
+                case 2:
+                    return Outcome("failed", reason="useless", paid=("k2",))
+                case 3:
+                    return Outcome("skipped", reason="no_category", paid=("k3",))
+            return Outcome("done", save=broken, paid=("lost",))
+
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await work(pool, [item(number) for number in range(1, 5)], handle, concurrency=1)
+        assert await purchases(pool) == {
+            **dict.fromkeys(("k1", "k2", "k3"), "settled"),
+            "lost": "answered",
+            "other": "answered",
+        }
+
+    with_pool(database, run)
+
+
 def test_consecutive_outages_trip_the_breaker(database: str) -> None:
     """So many failures of the service in a row stop the step with one sentence; what was recorded stays."""
     seen = Seen()
@@ -243,7 +319,7 @@ def test_consecutive_outages_trip_the_breaker(database: str) -> None:
 
 
 def test_a_success_between_outages_keeps_the_step_going(database: str) -> None:
-    """Only failures in a row mean that the service is down; and a fault of the item itself is no outage."""
+    """Only failures in a row mean that the service is down; faults of the items themselves, after a success, do not."""
 
     async def run(pool: Pool) -> None:
         async def handle(one_item: Item) -> Outcome:
@@ -255,19 +331,92 @@ def test_a_success_between_outages_keeps_the_step_going(database: str) -> None:
             done=5, failed=15
         )
 
-        async def hopeless(_: Item) -> Outcome:
-            return Outcome("failed", reason="not_audio")
+        async def hopeless(one_item: Item) -> Outcome:
+            again = datetime.now(UTC) if one_item.calls[0] % 2 else None
+            return await done(one_item) if one_item.calls[0] == 3 else Outcome("failed", reason="lost", next_try=again)
 
-        assert await work(pool, [item(n) for n in range(20)], hopeless, breaker_limit=4) == Counter(failed=20)
+        counted = await work(pool, [item(n) for n in range(40)], hopeless, concurrency=1, breaker_limit=4)
+        assert counted == Counter(done=1, failed=39)
 
     with_pool(database, run)
 
 
-def test_a_broken_key_stops_the_step_and_keeps_what_was_committed(database: str) -> None:
-    """StepStopped cancels what is in flight at once, leaves its calls pending, and keeps every result before it."""
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_the_first_items_all_failing_alike_stop_the_step(database: str, skipped: int) -> None:
+    """Twice the breaker's limit of one reason and no success yet: a setting is wrong, and the rest is not spent on it."""
     seen = Seen()
 
     async def run(pool: Pool) -> None:
+        async def handle(one_item: Item) -> Outcome:
+            if one_item.calls[0] < skipped:
+                return Outcome("skipped", reason="no_speech")
+            return Outcome("failed", reason="llm_truncated", detail="too short")
+
+        with pytest.raises(StepStopped) as caught:
+            await work(pool, [item(n) for n in range(50)], handle, concurrency=1, breaker_limit=4, seen=seen)
+        text = str(caught.value)
+        assert text.startswith(f"{PORTAL}/{STEP}: the first 8 items all failed with llm_truncated (too short)")
+        assert "--retry-failed" in text
+        assert Counter((await states(pool)).values()) == Counter(skipped=skipped, failed=8)
+
+    with_pool(database, run)
+    assert len(seen.started) == skipped + 8
+
+
+def test_items_that_fail_for_different_reasons_stop_nothing(database: str) -> None:
+    """A bad night of many causes is no wrong setting: every item gets its turn."""
+
+    async def run(pool: Pool) -> None:
+        async def handle(one_item: Item) -> Outcome:
+            return Outcome("failed", reason=f"r{one_item.calls[0] // 7}")
+
+        assert await work(pool, [item(n) for n in range(40)], handle, breaker_limit=4, concurrency=1) == Counter(
+            failed=40
+        )
+
+    with_pool(database, run)
+
+
+@pytest.mark.parametrize("breaks", ["key", "breaker"])
+def test_a_stop_begins_nothing_and_keeps_the_answers_in_flight(database: str, breaks: str) -> None:
+    """What was under way when the step stopped ends by itself: stored and settled, as it may have been paid for."""
+    seen = Seen()
+
+    async def run(pool: Pool) -> None:
+        await buy(pool, *(f"k{number}" for number in range(6)))
+        stopping = asyncio.Event()
+
+        async def handle(one_item: Item) -> Outcome:
+            number = one_item.calls[0]
+            if number == 5:
+                asyncio.get_running_loop().call_later(0.1, stopping.set)
+                if breaks == "key":
+                    raise StepStopped("The key is refused.")
+                return outage()
+            if number in (3, 4):
+                await stopping.wait()
+            return Outcome("done", output_key="out", save=saving(number), paid=(f"k{number}",))
+
+        with pytest.raises(StepStopped, match="refused" if breaks == "key" else "1 items in a row failed") as caught:
+            await work(pool, [item(n) for n in range(50)], handle, concurrency=3, breaker_limit=1, seen=seen)
+        assert caught.value.__cause__ is None
+        failed = {5: "failed"} if breaks == "breaker" else {}
+        assert await states(pool) == {**dict.fromkeys(range(5), "done"), **failed}
+        assert await saved(pool) == [0, 1, 2, 3, 4]
+        assert await purchases(pool) == {**dict.fromkeys((f"k{n}" for n in range(5)), "settled"), "k5": "answered"}
+
+    with_pool(database, run)
+    assert seen.cancelled == []
+    assert max(seen.started) == 5, "nothing new is begun"
+
+
+def test_what_does_not_end_within_the_grace_is_cancelled(database: str) -> None:
+    """A step that stops does not wait for ever: calls still in flight stay pending, and every result before them is kept."""
+    seen = Seen()
+
+    async def run(pool: Pool) -> None:
+        await buy(pool, "k3")
+
         async def handle(one_item: Item) -> Outcome:
             number = one_item.calls[0]
             if number < 3:
@@ -276,13 +425,15 @@ def test_a_broken_key_stops_the_step_and_keeps_what_was_committed(database: str)
                 await asyncio.sleep(0.02)
                 raise StepStopped("The key is refused.")
             await asyncio.sleep(30)
-            return await done(one_item)
+            return Outcome("done", output_key="out", paid=(f"k{number}",))
 
-        with pytest.raises(StepStopped, match=r"^The key is refused\.$") as caught:
-            await work(pool, [item(number) for number in range(50)], handle, concurrency=3, seen=seen)
-        assert caught.value.__suppress_context__
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(StepStopped, match=r"^The key is refused\.$"):
+            await work(pool, [item(n) for n in range(50)], handle, concurrency=3, grace_s=0.05, seen=seen)
+        assert 0.05 <= asyncio.get_running_loop().time() - began < 10
         assert await states(pool) == {0: "done", 1: "done", 2: "done"}
         assert await saved(pool) == [0, 1, 2]
+        assert await purchases(pool) == {"k3": "answered"}, "the next run takes this answer up"
 
     with_pool(database, run)
     assert sorted(seen.cancelled) == [3, 4]
@@ -442,7 +593,7 @@ def test_a_stop_does_not_undo_the_days_before_it(database: str) -> None:
 
         items = [item(0, day(0)), item(1, day(1)), item(2, day(2)), item(3, day(3))]
         with pytest.raises(StepStopped):
-            await work(pool, items, handle, concurrency=4, days=[day(number) for number in range(5)], seen=seen)
+            await work(pool, items, handle, concurrency=4, days=[day(n) for n in range(5)], grace_s=0.02, seen=seen)
 
     with_pool(database, run)
     assert seen.days == [day(0), day(1)]

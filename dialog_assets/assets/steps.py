@@ -222,8 +222,9 @@ def run_step(
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except psycopg.Error as error:
-        # Postgres' own text quotes rows, and rows have people's data.
-        told = error.diag.message_primary if error.sqlstate else type(error).__name__
+        # Postgres' own text quotes rows, and rows have people's data; of a DataError even the first line does.
+        quotes = error.sqlstate is None or isinstance(error, psycopg.DataError)
+        told = type(error).__name__ if quotes else error.diag.message_primary
         raise dg.Failure(
             description=f"{portal.portal}/{step}: Postgres: {told} (SQLSTATE {error.sqlstate}); see its log.",
             allow_retries=False,

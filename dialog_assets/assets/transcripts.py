@@ -2,11 +2,12 @@
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -19,13 +20,21 @@ from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
 from dialog_assets.speech.dialogs import build_dialog, talk_metrics
-from dialog_assets.speech.errors import OperationExpired, RecordingRejected, UnexpectedAnswer
+from dialog_assets.speech.errors import OperationExpired, RecogniserBusy, RecordingRejected, UnexpectedAnswer
 from dialog_assets.speech.port import AudioFormat, Failed, Recognised, Recogniser, poll_delays
 from dialog_assets.speech.prices import recognition_cost
 from dialog_assets.store import audio_files, ledger
 from dialog_assets.store import transcripts as table
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
+
+KEPT_FOR = timedelta(days=5)
+"""How long a finished operation's result can be had."""
+
+VANISHED_LIMIT = 2
+"""Purchases of one recording that may be lost before nothing more is spent on it."""
+
+T = TypeVar("T")
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -78,67 +87,140 @@ class Recognition:
         self._group = f"{self._portal}-{item.day}"
 
     async def outcome(self) -> Outcome:
-        """Take the recording up where an earlier run left it. Raises the speech room's errors."""
+        """Take the recording up where an earlier run left it. Raises the speech room's errors, but not RecogniserBusy."""
         async with self._run.pool.connection() as connection:
             audio = await audio_files.get(connection, self._portal, self._item.call_id)
         try:
-            return await self._finish(audio, await self._operation(audio))
+            try:
+                return await self._once(audio)
+            except OperationExpired:
+                # Nothing of it was kept: it is bought again, but only once a run.
+                return await self._once(audio)
         except OperationExpired:
-            # Its results are gone after five days: it is bought again, since nothing of it was kept.
-            await self._fail("expired")
-            return await self._finish(audio, await self._operation(audio))
+            given_up = await self._given_up()
+            if given_up is None:
+                raise
+            return given_up
+        except RecogniserBusy:
+            return self._waiting("recogniser_busy")
 
-    async def _operation(self, audio: dict[str, Any]) -> str:
-        """The id of the operation that recognises this recording: known, found at the vendor, or newly submitted."""
+    async def _once(self, audio: dict[str, Any]) -> Outcome:
+        """The outcome by one operation. Raises OperationExpired once the ledger has its price and it is out of the way."""
+        operation = await self._operation(audio)
+        if isinstance(operation, Outcome):
+            return operation
+        try:
+            return await self._finish(audio, operation)
+        except OperationExpired:
+            async with self._run.pool.connection() as connection:
+                await self._book_price(connection, audio, operation)
+                await ledger.lost(connection, self._portal, self._key, KEPT_FOR)
+            raise
+
+    async def _operation(self, audio: dict[str, Any]) -> str | Outcome:
+        """The id of the operation that recognises this recording: known, found at the vendor, or newly submitted.
+
+        An outcome if there is none and none may be bought now.
+        """
         async with self._run.pool.connection() as connection:
             row = await ledger.find(connection, self._portal, self._key)
-        if row is not None and row["state"] == "asked":
-            if row["vendor_request_id"]:
-                return str(row["vendor_request_id"])
+        if row is not None and row["vendor_request_id"]:
+            return str(row["vendor_request_id"])
+        if row is not None:
             # A run ended between asking and hearing: the vendor's list tells whether it was asked.
-            found = await self._recogniser.find(self._request_id(row), self._group)
+            request_id = self._request_id(row)
+            found = await self._patiently(lambda: self._recogniser.find(request_id, self._group))
             if found is not None:
-                return await self._accept(found)
+                return await self._accept(audio, found)
+        given_up = await self._given_up()
+        if given_up is not None:
+            return given_up
+        if not self._has_time(0):
+            # The run would not wait for it, and more than `concurrency` recordings would be at the vendor.
+            return self._waiting("recognition")
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             uri, described = await self._upload(audio, Path(folder))
-        if row is None or row["state"] != "asked":
-            row = await self._ask()
+        return await self._accept(audio, await self._patiently(lambda: self._submit(uri, described)))
+
+    async def _submit(self, uri: str, described: AudioFormat) -> str:
+        """Buy the recognition. What was asked by a run that ended, and did not arrive, is asked under its own id."""
+        async with self._run.pool.connection() as connection:
+            row = await ledger.find(connection, self._portal, self._key)
         try:
-            operation = await self._recogniser.submit(
+            return await self._recogniser.submit(
                 uri,
                 described,
-                request_id=self._request_id(row),
+                request_id=self._request_id(row or await self._ask()),
                 group=self._group,
                 vocabulary=self._run.portal.speech.vocabulary,
             )
         except RecordingRejected as error:
             await self._fail(error.reason)
             raise
-        return await self._accept(operation)
+        except RecogniserBusy:
+            await self._fail("busy")
+            raise
 
     async def _finish(self, audio: dict[str, Any], operation: str) -> Outcome:
         """Wait for the operation and turn its answer into the outcome."""
-        loop = asyncio.get_running_loop()
         for delay in poll_delays():
-            answer = await self._recogniser.poll(operation)
-            if isinstance(answer, Recognised):
-                return self._recognised(audio, operation, answer.raw)
-            if isinstance(answer, Failed):
-                await self._fail(f"{answer.code}: {answer.text}"[:200])
-                return Outcome(
-                    "failed",
-                    reason="recognition_failed",
-                    detail=f"{self._recogniser.name} code {answer.code}",
-                    next_try=datetime.now(UTC) if answer.transient else None,
-                )
-            if loop.time() + delay > self._deadline:
+            reason = "recognition"
+            try:
+                answer = await self._recogniser.poll(operation)
+            except RecogniserBusy:
+                reason = "recogniser_busy"
+            else:
+                if isinstance(answer, Recognised):
+                    return self._recognised(audio, operation, answer.raw)
+                if isinstance(answer, Failed):
+                    await self._fail(f"{answer.code}: {answer.text}"[:200])
+                    return Outcome(
+                        "failed",
+                        reason="recognition_failed",
+                        detail=f"{self._recogniser.name} code {answer.code}",
+                        next_try=datetime.now(UTC) if answer.transient else None,
+                    )
+            if not self._has_time(delay):
                 break
             await asyncio.sleep(delay)
-        return Outcome("waiting", reason="recognition", next_try=datetime.now(UTC) + timedelta(seconds=1))
+        return self._waiting(reason)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until the recogniser is not busy. Raises RecogniserBusy when the run's patience ends."""
+        delays = poll_delays()
+        while True:
+            try:
+                return await ask()
+            except RecogniserBusy:
+                delay = next(delays)
+                if not self._has_time(delay):
+                    raise
+            await asyncio.sleep(delay)
+
+    def _has_time(self, delay: float) -> bool:
+        """Whether the run's patience lasts for another `delay` seconds."""
+        return asyncio.get_running_loop().time() + delay <= self._deadline
+
+    @staticmethod
+    def _waiting(reason: str) -> Outcome:
+        return Outcome("waiting", reason=reason, next_try=datetime.now(UTC) + timedelta(seconds=1))
+
+    async def _given_up(self) -> Outcome | None:
+        """The end of a recording whose purchases the vendor keeps losing."""
+        async with self._run.pool.connection() as connection:
+            number = await ledger.vanished(connection, self._portal, self._key)
+        if number < VANISHED_LIMIT:
+            return None
+        return Outcome(
+            "failed",
+            reason="recognition_vanished",
+            detail=f"{self._recogniser.name} took the recording {number} times and then did not know the operation: "
+            "nothing more is bought for it; show the vendor the operation ids in table ledger",
+        )
 
     def _recognised(self, audio: dict[str, Any], operation: str, raw: dict[str, Any]) -> Outcome:
         portal = self._run.portal
-        cost = recognition_cost(float(audio["duration_s"]), portal.speech.rub_per_minute)
+        cost = self._price(audio)
 
         async def book(connection: Connection) -> None:
             await ledger.answered(
@@ -188,7 +270,8 @@ class Recognition:
         await self._archive.get(audio["s3_key"], path)
         found = await asyncio.to_thread(probe, path)
         prepared = await asyncio.to_thread(prepare, path, found, folder / "prepared")
-        uri = await self._recogniser.upload(prepared.path, f"{self._portal}-{found.sha256}-{prepared.encoding}")
+        name = f"{self._portal}-{found.sha256}-{prepared.encoding}"
+        uri = await self._patiently(lambda: self._recogniser.upload(prepared.path, name))
         return uri, AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, found.duration_s)
 
     async def _ask(self) -> dict[str, Any]:
@@ -210,10 +293,25 @@ class Recognition:
     def _request_id(self, row: dict[str, Any]) -> str:
         return f"{self._portal}-{self._item.call_id}-{row['id']}-{row['attempts']}"
 
-    async def _accept(self, operation: str) -> str:
+    async def _accept(self, audio: dict[str, Any], operation: str) -> str:
         async with self._run.pool.connection() as connection:
-            await ledger.accepted(connection, self._portal, self._key, operation)
+            await self._book_price(connection, audio, operation)
         return operation
+
+    async def _book_price(self, connection: Connection, audio: dict[str, Any], operation: str) -> None:
+        """From here on the bill shows it, whatever becomes of the result."""
+        await ledger.accepted(
+            connection,
+            self._portal,
+            self._key,
+            operation,
+            cost=self._price(audio),
+            currency="RUB",
+            audio_seconds=audio["duration_s"],
+        )
+
+    def _price(self, audio: dict[str, Any]) -> Decimal:
+        return recognition_cost(float(audio["duration_s"]), self._run.portal.speech.rub_per_minute)
 
     async def _fail(self, reason: str) -> None:
         async with self._run.pool.connection() as connection:

@@ -1,13 +1,14 @@
 """Table ledger: every paid request, written before it is asked for and settled with the result it bought (rule 2).
 
 `asked` (may be in flight) → `answered` (paid for, the answer is kept here) → `settled` (the result is stored, the answer
-is forgotten). A request that came to nothing is `failed` until it is asked again.
+is forgotten). A request that came to nothing is `failed` until it is asked again. One whose answer was paid for and lost is
+`settled` with its price and a `failure`; asking anew is a row of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -58,12 +59,57 @@ async def ask(connection: Connection, portal: str, request_key: str, row: Row) -
     return written
 
 
-async def accepted(connection: Connection, portal: str, request_key: str, vendor_request_id: str) -> None:
-    """Record the vendor's own id of a request that it works on, before waiting for the answer."""
+async def accepted(
+    connection: Connection,
+    portal: str,
+    request_key: str,
+    vendor_request_id: str,
+    *,
+    cost: Decimal | None = None,
+    currency: str | None = None,
+    audio_seconds: Decimal | None = None,
+) -> None:
+    """Record the vendor's own id of a request that it works on, and the price if it is known, before waiting for the answer."""
     await connection.execute(
-        "UPDATE ledger SET vendor_request_id = %s WHERE portal = %s AND request_key = %s AND state = 'asked'",
-        [vendor_request_id, portal, request_key],
+        """
+        UPDATE ledger SET vendor_request_id = %(vendor_request_id)s, audio_seconds = %(audio_seconds)s,
+            currency = %(currency)s, cost = %(cost)s, cost_rub = round(%(cost)s * rub_rate, 6)
+        WHERE portal = %(portal)s AND request_key = %(request_key)s AND state = 'asked'
+        """,
+        {
+            "portal": portal,
+            "request_key": request_key,
+            "vendor_request_id": vendor_request_id,
+            "audio_seconds": audio_seconds,
+            "currency": currency,
+            "cost": cost,
+        },
     )
+
+
+async def lost(connection: Connection, portal: str, request_key: str, kept_for: timedelta) -> None:
+    """Close an accepted request that the vendor no longer knows: `expired` if it keeps answers no longer, else `vanished`."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(),
+            failure = CASE WHEN asked_at < now() - %s THEN 'expired' ELSE 'vanished' END
+        WHERE portal = %s AND request_key = %s AND state = 'asked'
+        """,
+        [kept_for, portal, request_key],
+    )
+
+
+async def vanished(connection: Connection, portal: str, request_key: str) -> int:
+    """How often a request was paid for and then unknown to the vendor before its time."""
+    cursor = await connection.execute(
+        """
+        SELECT count(*) AS number FROM ledger
+        WHERE portal = %s AND request_key = %s AND state = 'settled' AND failure = 'vanished'
+        """,
+        [portal, request_key],
+    )
+    row = await cursor.fetchone()
+    return int(row["number"]) if row else 0
 
 
 async def answered(
@@ -104,9 +150,12 @@ async def answered(
 
 
 async def failed(connection: Connection, portal: str, request_key: str, reason: str) -> None:
-    """Record that the last try brought no answer."""
+    """Record that the last try brought no answer, and so costs nothing."""
     await connection.execute(
-        "UPDATE ledger SET state = 'failed', failure = %s WHERE portal = %s AND request_key = %s AND state = 'asked'",
+        """
+        UPDATE ledger SET state = 'failed', failure = %s, audio_seconds = NULL, currency = NULL, cost = NULL, cost_rub = NULL
+        WHERE portal = %s AND request_key = %s AND state = 'asked'
+        """,
         [reason, portal, request_key],
     )
 

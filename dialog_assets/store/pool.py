@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
+
+from dialog_assets.errors import DialogAssetsError
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -18,16 +21,34 @@ Row = dict[str, Any]
 
 log = logging.getLogger("dialog_assets")
 
+HEARTBEAT_S = 30.0
+KEEPALIVES: dict[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Seconds, but `tcp_user_timeout` is in milliseconds: networks cut a connection that is silent for minutes without a word."""
+
+
+class LockLost(DialogAssetsError):
+    """The session that held a step's lock has ended, so that another run may be working on the same items."""
+
 
 @asynccontextmanager
 async def open_pool(url: str, *, size: int = 8) -> AsyncIterator[Pool]:
-    """A pool of at most `size` connections to the application database, closed at the end."""
+    """A pool of at most `size` connections to the application database, closed at the end.
+
+    A connection that ended while it was idle is replaced before it is given out.
+    """
     pool: Pool = AsyncConnectionPool(
         url,
         connection_class=AsyncConnection[DictRow],
-        kwargs={"row_factory": dict_row},
+        kwargs={"row_factory": dict_row, **KEEPALIVES},
         min_size=1,
         max_size=size,
+        check=AsyncConnectionPool.check_connection,
         open=False,
     )
     async with pool:
@@ -38,10 +59,11 @@ async def open_pool(url: str, *, size: int = 8) -> AsyncIterator[Pool]:
 async def step_lock(url: str, portal: str, step: str) -> AsyncIterator[None]:
     """Hold `portal/step` for this run; a second run waits here, then finds the first one's results and buys nothing twice.
 
-    The lock lives on its own session, so it ends with the process, however that ends.
+    The lock lives on its own session, so it ends with the process, however that ends. If the session ends before the
+    body does, the body is cancelled and LockLost raised.
     """
     name = f"dialog_assets/{portal}/{step}"
-    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with await AsyncConnection.connect(url, autocommit=True, **KEEPALIVES) as connection:
         told = False
         while True:
             cursor = await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
@@ -52,4 +74,46 @@ async def step_lock(url: str, portal: str, step: str) -> AsyncIterator[None]:
                 log.info("%s/%s: another run works on this step; waiting for it to end", portal, step)
                 told = True
             await asyncio.sleep(0.5)
-        yield
+        async with _kept(connection, f"{portal}/{step}"):
+            yield
+
+
+@asynccontextmanager
+async def _kept(connection: AsyncConnection[Any], what: str) -> AsyncIterator[None]:
+    """Watch over the session that holds the lock of `what` while the body runs. Raises LockLost."""
+    body = asyncio.current_task()
+    assert body is not None  # noqa: S101 - only a task can wait
+    cancelling = body.cancelling()
+    lost: psycopg.Error | TimeoutError | None = None
+
+    async def watch() -> None:
+        nonlocal lost
+        try:
+            await _beat(connection)
+        except (psycopg.Error, TimeoutError) as error:
+            lost = error
+            body.cancel()
+
+    heart = asyncio.create_task(watch())
+    try:
+        try:
+            yield
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+    except asyncio.CancelledError:
+        # As asyncio.timeout does: only the cancellation from here becomes an error, one from outside stays what it is.
+        if lost is not None and body.uncancel() <= cancelling:
+            raise LockLost(
+                f"{what}: the run has lost its lock on Postgres ({type(lost).__name__}), so another run may have begun "
+                "the same work, and this one stops; run it again."
+            ) from lost
+        raise
+
+
+async def _beat(connection: AsyncConnection[Any]) -> None:
+    """Keep the session busy, so that nothing takes it for idle. Raises psycopg.Error or TimeoutError once it has ended."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        async with asyncio.timeout(HEARTBEAT_S):
+            await connection.execute("SELECT 1")

@@ -53,33 +53,48 @@ def migrate(url: str) -> None:
 def setup_portals(url: str, portals: Sequence[Portal]) -> list[str]:
     """Migrate, then make partitions and views for `portals` and record them, their categories and criteria.
 
-    Safe to run again. Returns the names of the portals that had no partitions before.
+    Safe to run again, from several processes at once, and while runs work on other portals. Returns the names of the
+    portals that lacked partitions before.
     """
     migrate(url)
     new: list[str] = []
-    with psycopg.connect(url) as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('dialog_assets/setup_portals'))")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtext('dialog_assets/setup_portals'))")
         for portal in portals:
             if _create_partitions(connection, portal.portal):
                 new.append(portal.portal)
-            _create_view(connection, portal.portal)
-            stages.create_view(connection, portal.portal)
-            _record(connection, portal)
+            with connection.transaction():
+                _create_view(connection, portal.portal)
+                stages.create_view(connection, portal.portal)
+                _record(connection, portal)
     return new
 
 
 def _create_partitions(connection: psycopg.Connection, portal: str) -> bool:
+    """Make the partitions that `portal` lacks, each in its own transaction; returns whether there was one.
+
+    Attached rather than created in place: CREATE TABLE … PARTITION OF would lock each common table against all runs, and
+    deadlock with one that uses two of them.
+    """
     created = False
     for table in PARTITIONED_TABLES:
-        partition = f"{portal}_{table}"
-        exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [f'"{partition}"']).fetchone()
-        if exists and exists[0]:
+        name = f"{portal}_{table}"
+        attached = connection.execute(
+            "SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(%s) AND inhparent = %s::regclass",
+            [f'"{name}"', table],
+        ).fetchone()
+        if attached:
             continue
-        connection.execute(
-            sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES IN ({})").format(
-                sql.Identifier(partition), sql.Identifier(table), sql.Literal(portal)
+        partition, parent = sql.Identifier(name), sql.Identifier(table)
+        with connection.transaction():
+            connection.execute(
+                sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING ALL)").format(partition, parent)
             )
-        )
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES IN ({})").format(
+                    parent, partition, sql.Literal(portal)
+                )
+            )
         created = True
     return created
 

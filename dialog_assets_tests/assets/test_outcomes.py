@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from dialog_assets.assets.outcomes import _snake, outcome_of
+from dialog_assets.assets.steps import StepRun
 from dialog_assets.audio import errors as audio
 from dialog_assets.bitrix24 import errors as bitrix24
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm import errors as llm
+from dialog_assets.portals import Portal
 from dialog_assets.resources import s3
 from dialog_assets.speech import errors as speech
 from dialog_assets.store import ledger
-from dialog_assets.worklist import StepStopped
-from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, one, with_pool
+from dialog_assets.worklist import Item, Outcome, StepStopped
+from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, all_rows, one, step, with_pool
 
 PAID: dict[str, Any] = {"keys": ["k1", "k2"], "cost_usd": Decimal("0.1")}
-STOPS, AGAIN, FOR_GOOD = "stops the step", "tried again", "failed for good"
+STOPS, OUTAGE, AGAIN, FOR_GOOD = "stops the step", "tried again, stops in a row", "tried again", "failed for good"
 
 MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (bitrix24.Bitrix24AccessError("INVALID_CREDENTIALS"), STOPS, None),
-    (bitrix24.Bitrix24LimitError("QUERY_LIMIT_EXCEEDED"), AGAIN, "portal_limit"),
-    (bitrix24.Bitrix24UnavailableError("not_json"), AGAIN, "portal_unavailable"),
+    (bitrix24.Bitrix24LimitError("QUERY_LIMIT_EXCEEDED"), OUTAGE, "portal_limit"),
+    (bitrix24.Bitrix24UnavailableError("not_json"), OUTAGE, "portal_unavailable"),
     (bitrix24.Bitrix24RequestError("ERROR_CORE"), FOR_GOOD, "portal_refused"),
     (bitrix24.Bitrix24DataError("no_rows"), FOR_GOOD, "portal_refused"),
     (bitrix24.RowError("disk.file.get", "SIZE", "a number", 5), FOR_GOOD, "portal_refused"),
@@ -40,17 +42,18 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (audio.AudioError("damaged"), FOR_GOOD, "recording_damaged"),
     (audio.AudioError("empty"), FOR_GOOD, "recording_empty"),
     (s3.ArchiveRefused("no bucket"), STOPS, None),
-    (s3.ArchiveUnavailable("slow"), AGAIN, "archive_unavailable"),
+    (s3.ArchiveUnavailable("slow"), OUTAGE, "archive_unavailable"),
+    (s3.ArchivedFileMissing("gone"), AGAIN, "archived_file_missing"),
     (speech.RecogniserRefused("key"), STOPS, None),
-    (speech.RecogniserBusy("quota"), AGAIN, "recogniser_busy"),
-    (speech.RecogniserUnavailable("down", unclear=True), AGAIN, "recogniser_unavailable"),
+    (speech.RecogniserBusy("quota"), OUTAGE, "recogniser_busy"),
+    (speech.RecogniserUnavailable("down", unclear=True), OUTAGE, "recogniser_unavailable"),
     (speech.OperationExpired("gone"), AGAIN, "recognition_expired"),
     (speech.RecordingRejected("unsupported_audio", "opus"), FOR_GOOD, "unsupported_audio"),
     (speech.RecordingRejected("missing_in_storage", "upload again"), AGAIN, "missing_in_storage"),
     (speech.UnexpectedAnswer("strange"), FOR_GOOD, "unexpected_answer"),
     (llm.LLMRefused("key"), STOPS, None),
     (llm.UnknownPrice("model"), STOPS, None),
-    (llm.LLMUnavailable("down"), AGAIN, "llm_unavailable"),
+    (llm.LLMUnavailable("down"), OUTAGE, "llm_unavailable"),
     (llm.LLMRequestRejected("too long"), FOR_GOOD, "llm_request_rejected"),
     (llm.LLMAnswerInvalid("schema", complaints=["x"], **PAID), FOR_GOOD, "llm_answer_invalid"),
     (llm.LLMContentRefused("no", **PAID), FOR_GOOD, "llm_content_refused"),
@@ -68,13 +71,14 @@ def test_what_an_error_means(error: DialogAssetsError, meaning: str, reason: str
     """A broken key stops the step; a service that is down is tried again; the item's own fault is final until it changes."""
     if meaning == STOPS:
         with pytest.raises(StepStopped) as caught:
-            outcome_of(error, PORTAL)
+            outcome_of(error)
         assert str(caught.value) == str(error)
         return
-    outcome = outcome_of(error, PORTAL)
+    outcome = outcome_of(error)
     assert (outcome.state, outcome.reason, outcome.output_key) == ("failed", reason, None)
     assert outcome.detail == str(error)
-    assert outcome.is_outage == (meaning == AGAIN)
+    assert outcome.outage == (meaning == OUTAGE)
+    assert (outcome.next_try is not None) == (meaning in (OUTAGE, AGAIN))
     if outcome.next_try is not None:
         assert abs(outcome.next_try - datetime.now(UTC)) < timedelta(minutes=1)
 
@@ -120,13 +124,30 @@ def test_reason_codes_from_class_names(name: str, snake: str) -> None:
 
 def test_a_long_detail_is_cut() -> None:
     """What a service says at length does not fill the table."""
-    outcome = outcome_of(llm.LLMRequestRejected("x" * 2000), PORTAL)
+    outcome = outcome_of(llm.LLMRequestRejected("x" * 2000))
     assert outcome.detail == "x" * 500
 
 
-def test_useless_answers_are_settled_with_the_failure(database: str) -> None:
+async def worked(pool: Pool, portal: Portal, errors: Sequence[DialogAssetsError | None]) -> None:
+    """A run of the step in which the calls 1, 2 … raise these errors, or end well."""
+
+    async def one(item: Item) -> Outcome:
+        error = errors[item.calls[0] - 1]
+        if error is not None:
+            raise error
+        return Outcome("done", output_key="out")
+
+    async def items() -> AsyncIterator[Item]:
+        for number in range(1, len(errors) + 1):
+            yield Item(f"call {number}", (number,), MONDAY, "in")
+
+    async def nothing(_: date) -> None: ...
+
+    await StepRun(portal, "transcripts", (MONDAY,), pool, nothing).work(items(), one, concurrency=1)
+
+
+def test_useless_answers_are_settled_with_the_failure(database: str, portals: list[Portal]) -> None:
     """Paid answers of no use are closed together with the failed state, so that the next run does not meet them again."""
-    outcome = outcome_of(llm.LLMTruncated("cut", **PAID), PORTAL)
 
     async def work(pool: Pool) -> None:
         async with pool.connection() as connection:
@@ -135,8 +156,8 @@ def test_useless_answers_are_settled_with_the_failure(database: str) -> None:
             await ledger.answered(
                 connection, PORTAL, "k1", cost=Decimal("0.1"), currency="USD", vendor_request_id="x", answer="t"
             )
-            assert outcome.save is not None
-            await outcome.save(connection)
+        await worked(pool, portals[1], [llm.LLMTruncated("cut", **PAID)])
+        assert ((await step(pool, 1, "transcripts"))["reason"]) == "llm_truncated"
         row = await one(pool, "SELECT state, answer, cost_rub FROM ledger")
         assert row == {"state": "settled", "answer": None, "cost_rub": Decimal(8)}
 
@@ -145,7 +166,28 @@ def test_useless_answers_are_settled_with_the_failure(database: str) -> None:
 
 def test_what_was_not_paid_settles_nothing() -> None:
     """Only paid answers are settled."""
-    assert outcome_of(llm.LLMUnavailable("down"), PORTAL).save is None
+    assert outcome_of(llm.LLMTruncated("cut", **PAID)).paid == ("k1", "k2")
+    assert outcome_of(llm.LLMUnavailable("down")).paid == ()
+
+
+def test_files_that_the_archive_lost_stop_nothing(database: str, portals: list[Portal]) -> None:
+    """Ten and more in a row: each fails with its reason and is tried again; the calls after them get their turn."""
+
+    async def work(pool: Pool) -> None:
+        lost = s3.ArchivedFileMissing("S3 object k is not in bucket b any more; restore it and run the step again.")
+        await worked(pool, portals[1], [None, *[lost] * 25, None])
+        found = await all_rows(
+            pool,
+            "SELECT state, reason, next_try IS NOT NULL AS again, count(*) AS calls FROM call_steps GROUP BY 1, 2, 3 ORDER BY 1",
+        )
+        assert [tuple(row.values()) for row in found] == [
+            ("done", None, False, 2),
+            ("failed", "archived_file_missing", True, 25),
+        ]
+        with pytest.raises(StepStopped, match="10 items in a row failed, the last with archive_unavailable"):
+            await worked(pool, portals[1], [None, *[s3.ArchiveUnavailable("slow")] * 11])
+
+    with_pool(database, work)
 
 
 def test_a_stop_hides_nothing_behind_it() -> None:
@@ -153,7 +195,7 @@ def test_a_stop_hides_nothing_behind_it() -> None:
 
     async def raised() -> StepStopped:
         with pytest.raises(StepStopped) as caught:
-            outcome_of(speech.RecogniserRefused("key"), PORTAL)
+            outcome_of(speech.RecogniserRefused("key"))
         return caught.value
 
     assert isinstance(asyncio.run(raised()).__cause__, speech.RecogniserRefused)

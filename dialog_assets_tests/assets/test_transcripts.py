@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from dialog_assets.assets.steps import StepRun
 from dialog_assets.assets.transcripts import recognise
 from dialog_assets.portals import Portal
 from dialog_assets.resources.s3 import Archive
-from dialog_assets.speech.errors import OperationExpired, RecogniserUnavailable, RecordingRejected
+from dialog_assets.speech.errors import OperationExpired, RecogniserBusy, RecogniserUnavailable, RecordingRejected
 from dialog_assets.speech.port import AudioFormat, Failed, Pending, Phrase, Recognised
 from dialog_assets.store import audio_files, ledger
 from dialog_assets.store.pool import Row
@@ -57,6 +58,7 @@ class Account:
     uploads: list[str] = field(default_factory=list)
     formats: list[AudioFormat] = field(default_factory=list)
     vocabulary: tuple[str, ...] = ()
+    submission_s: float = 0.0
 
     async def upload(self, path: Path, object_name: str) -> str:
         """Keep the file's name."""
@@ -75,6 +77,7 @@ class Account:
             self.groups[request_id] = group
             self.formats.append(audio)
             self.vocabulary = tuple(vocabulary)
+            await asyncio.sleep(self.submission_s)
         if error is not None:
             raise error
         return self.operations[request_id]
@@ -266,18 +269,47 @@ def test_no_clear_answer_to_the_submission(database: str, portals: list[Portal],
     night(database, portals, recording, story)
 
 
-def test_an_expired_operation_is_bought_again_once(database: str, portals: list[Portal], recording: Path) -> None:
-    """After five days the service has forgotten the result: it is bought again under a new id, and counted as an attempt."""
+BILL = "SELECT id, state, failure, attempts, vendor_request_id, cost_rub FROM ledger ORDER BY id"
+PRICE = Decimal("0.186000")
+
+
+async def bill(night: Night) -> list[tuple[Any, ...]]:
+    """The ledger's rows without their ids."""
+    return [tuple(row.values())[1:] for row in await all_rows(night.pool, BILL)]
+
+
+async def age(night: Night, days: int) -> None:
+    """Let the open purchase be `days` old."""
+    async with night.pool.connection() as connection:
+        await connection.execute("UPDATE ledger SET asked_at = asked_at - make_interval(days => %s)", [days])
+
+
+def test_the_bill_shows_what_was_accepted(database: str, portals: list[Portal], recording: Path) -> None:
+    """From the moment the service takes a recording its price is in the ledger, though the result may never be had."""
 
     async def story(night: Night) -> None:
         night.account.answers = [Killed()]
         await night.killed()
+        assert await bill(night) == [("asked", None, 1, "op1", PRICE)]
+        row = await night.ledger()
+        assert (row["currency"], row["audio_seconds"]) == ("RUB", Decimal("61.2"))
+
+    night(database, portals, recording, story)
+
+
+def test_an_expired_operation_is_bought_again_once(database: str, portals: list[Portal], recording: Path) -> None:
+    """After five days the service has forgotten the result: it is bought again, and both purchases are on the bill."""
+
+    async def story(night: Night) -> None:
+        night.account.answers = [Killed()]
+        await night.killed()
+        await age(night, 6)
         night.account.answers = [OperationExpired("unknown")]
         await night.run()
-        row = await night.ledger()
-        assert night.account.submissions == [f"okna_sever-1-{row['id']}-{attempt}" for attempt in (1, 2)]
+        ids = [row["id"] for row in await all_rows(night.pool, BILL)]
+        assert night.account.submissions == [f"okna_sever-1-{number}-1" for number in ids]
         assert night.account.polls == ["op1", "op1", "op2"]
-        assert (row["state"], row["attempts"], row["vendor_request_id"]) == ("settled", 2, "op2")
+        assert await bill(night) == [("settled", "expired", 1, "op1", PRICE), ("settled", None, 1, "op2", PRICE)]
         assert (await night.step())["state"] == "done"
 
     night(database, portals, recording, story)
@@ -286,14 +318,41 @@ def test_an_expired_operation_is_bought_again_once(database: str, portals: list[
 def test_a_service_that_forgets_everything_is_not_paid_without_end(
     database: str, portals: list[Portal], recording: Path
 ) -> None:
-    """An operation that is unknown straight after its purchase fails the item; it is not bought in a loop."""
+    """An operation unknown soon after its purchase is bought once more; when that vanishes too, the call fails for good."""
 
     async def story(night: Night) -> None:
+        night.account.answers = [OperationExpired("unknown")] * 2
+        await night.run()
+        row = await night.step()
+        assert (row["state"], row["reason"], row["next_try"]) == ("failed", "recognition_vanished", None)
+        assert "nothing more is bought" in row["detail"]
+        await night.run()
+        async with night.pool.connection() as connection:
+            await connection.execute("UPDATE call_steps SET next_try = now() WHERE step = 'transcripts'")
+        await night.run()
+        assert len(night.account.submissions) == 2, "not even when a person asks for the call to be tried again"
+        assert (await night.step())["reason"] == "recognition_vanished"
+        assert await bill(night) == [("settled", "vanished", 1, f"op{number}", PRICE) for number in (1, 2)]
+
+    night(database, portals, recording, story)
+
+
+def test_a_recording_is_bought_again_once_a_run(database: str, portals: list[Portal], recording: Path) -> None:
+    """One purchase expires in its time and the next vanishes: the run ends there, and the run after it tries again."""
+
+    async def story(night: Night) -> None:
+        night.account.answers = [Killed()]
+        await night.killed()
+        await age(night, 6)
         night.account.answers = [OperationExpired("unknown")] * 2
         await night.run()
         assert len(night.account.submissions) == 2
         row = await night.step()
         assert (row["state"], row["reason"]) == ("failed", "recognition_expired")
+        await night.run()
+        assert len(night.account.submissions) == 3
+        assert (await night.step())["state"] == "done"
+        assert [row[1] for row in await bill(night)] == ["expired", "vanished", None]
 
     night(database, portals, recording, story)
 
@@ -303,18 +362,81 @@ def test_patience_ends_before_the_recognition(database: str, portals: list[Porta
 
     async def story(night: Night) -> None:
         night.account.answers = [Pending("processing")]
-        await night.run(patience_hours=1e-9)
+        night.account.submission_s = 4
+        await night.run(patience_hours=4 / 3600)
         row = await night.step()
         assert (row["state"], row["reason"], row["attempts"]) == ("waiting", "recognition", 0)
         assert row["next_try"] is not None
         assert (await night.ledger())["state"] == "asked"
-        async with night.pool.connection() as connection:
-            await connection.execute("UPDATE call_steps SET next_try = now() WHERE step = 'transcripts'")
+        await due(night)
         await night.run()
         assert (len(night.account.submissions), night.account.polls) == (1, ["op1", "op1"])
         assert (await night.step())["state"] == "done"
 
     night(database, portals, recording, story)
+
+
+async def due(night: Night) -> None:
+    """Let the time pass until the call is to be tried again."""
+    async with night.pool.connection() as connection:
+        await connection.execute("UPDATE call_steps SET next_try = now() WHERE step = 'transcripts'")
+
+
+def test_nothing_is_bought_after_the_patience(database: str, portals: list[Portal], recording: Path) -> None:
+    """When the patience has ended nothing more is submitted, and what was bought before is asked for all the same."""
+
+    async def story(night: Night) -> None:
+        night.account.answers = [Killed(), Killed()]
+        await night.killed()
+        bought = len(night.account.submissions)
+        night.account.answers = []
+        await night.run(patience_hours=1e-9)
+        assert len(night.account.submissions) == len(night.account.uploads) == bought < 6
+        assert len(await bill(night)) == bought, "nothing was even written down"
+        rows = await all_rows(night.pool, "SELECT state, reason FROM call_steps WHERE step = 'transcripts'")
+        states = sorted((row["state"], row["reason"]) for row in rows)
+        assert states == [("done", None)] * bought + [("waiting", "recognition")] * (6 - bought)
+        await due(night)
+        await night.run()
+        assert len(night.account.submissions) == 6
+
+    night(database, portals, recording, story, calls=range(1, 7))
+
+
+def test_a_full_quota_is_waited_out(database: str, portals: list[Portal], recording: Path) -> None:
+    """Busy means that nothing was started: the run asks again under a new id, and pays for the one that was taken."""
+
+    async def story(night: Night) -> None:
+        night.account.submit_breaks = [(False, RecogniserBusy("full")), (False, RecogniserBusy("full"))]
+        night.account.answers = [RecogniserBusy("full")]
+        await night.run()
+        assert (await night.step())["state"] == "done"
+        row = await night.ledger()
+        assert night.account.submissions == [f"okna_sever-1-{row['id']}-3"]
+        assert night.account.polls == ["op1", "op1"]
+        assert await bill(night) == [("settled", None, 3, "op1", PRICE)]
+
+    night(database, portals, recording, story)
+
+
+def test_a_quota_that_stays_full(database: str, portals: list[Portal], recording: Path) -> None:
+    """Calls wait for the next run; however many there are, it is no outage that stops the step, and nothing is looked for."""
+
+    async def story(night: Night) -> None:
+        night.account.submit_breaks = [(False, RecogniserBusy("full"))] * 1000
+        await night.run(patience_hours=2 / 3600)
+        rows = await all_rows(night.pool, "SELECT state, reason FROM call_steps WHERE step = 'transcripts'")
+        assert {row["state"] for row in rows} == {"waiting"}
+        assert len(rows) == 12
+        assert "recogniser_busy" in {row["reason"] for row in rows}
+        assert {row[:2] + row[4:] for row in await bill(night)} == {("failed", "busy", None)}
+        night.account.submit_breaks = []
+        await due(night)
+        await night.run()
+        assert (len(night.account.submissions), night.account.finds) == (12, [])
+        assert {row[0] for row in await bill(night)} == {"settled"}
+
+    night(database, portals, recording, story, calls=range(1, 13))
 
 
 @pytest.mark.parametrize(("code", "retries"), [(13, 1), (3, 0)])

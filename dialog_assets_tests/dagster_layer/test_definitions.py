@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,41 @@ def test_malformed_portal_files_are_told(bare: dict[str, str], tmp_path: Path) -
         assert mistake in told
     assert "'Europe/Moskow'" in told
     assert "PortalsError" in told
+
+
+def test_one_broken_file_does_not_stop_the_other_portals(bare: dict[str, str], tmp_path: Path) -> None:
+    """The definitions load without the portal of the broken file, and the log says loudly which file and what is wrong."""
+    folder = tmp_path / "portals"
+    folder.mkdir()
+    shutil.copy(PORTALS / "okna_sever.yaml", folder)
+    (folder / "shop.yaml").write_text("portal: [shop", encoding="utf-8")
+    answer = python(
+        {**bare, "DIALOG_ASSETS_PORTALS": str(folder)},
+        "-c",
+        "from dialog_assets.definitions import defs; print(sorted(job.name for job in defs.jobs))",
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == "['okna_sever_daily', 'tell_broken_portal_files']"
+    assert "shop.yaml:1: " in answer.stderr
+
+
+def test_a_broken_file_is_a_red_run_each_morning(portals: list[Portal]) -> None:
+    """Nobody overlooks it: an asset tells the mistakes, and a schedule that is on by itself makes it fail with them."""
+    definitions = build_defs(portals, mistakes=["shop.yaml:1: not valid YAML", "shop.yaml:2: more"])
+    dg.Definitions.validate_loadable(definitions)
+    repository = definitions.get_repository_def()
+    schedule = repository.get_schedule_def("tell_broken_portal_files")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    (asset,) = [spec for spec in definitions.resolve_all_asset_specs() if spec.group_name == "broken_portal_files"]
+    assert "shop.yaml:2: more" in str(asset.description)
+    result = repository.get_job(schedule.job_name).execute_in_process(raise_on_error=False)
+    assert not result.success
+    (failure,) = result.get_step_failure_events()
+    told = failure.step_failure_data.user_failure_data
+    assert told is not None
+    assert "- shop.yaml:1: not valid YAML\n- shop.yaml:2: more" in str(told.description)
+    names = {one.name for one in repository.schedule_defs}
+    assert names == {"tell_broken_portal_files", "okna_sever_nightly", "avto_ural_nightly"}
 
 
 def test_graph_is_as_written_down(portals: list[Portal]) -> None:

@@ -237,6 +237,6 @@ def test_an_archived_recording_that_is_gone(week_copy: str, okna: Portal) -> Non
         week_copy,
         "SELECT state, reason, detail, next_try FROM call_steps WHERE call_id = 5001 AND step = 'transcripts'",
     )
-    assert (row["state"], row["reason"]) == ("failed", "archive_unavailable")
+    assert (row["state"], row["reason"]) == ("failed", "archived_file_missing")
     assert "okna_sever/2026-03-02/5001.mp3 is not in bucket" in row["detail"]
     assert row["next_try"] is not None

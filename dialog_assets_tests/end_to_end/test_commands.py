@@ -212,6 +212,46 @@ def test_run_without_a_date_does_the_nights_work(week_copy: str, command: Comman
     assert date.fromisoformat(covered[-1]) in (days[1], days[1] - timedelta(days=1))  # midnight may have passed
 
 
+def test_what_failed_for_good_is_tried_again_on_demand(
+    week_copy: str, command: Command, sandbox_world: SandboxProcess
+) -> None:
+    """`--retry-failed` fetches the damaged recording once more and touches nothing else; without it nothing is fetched."""
+    friday = ("run", "--portal", "okna_sever", "--date", "2026-03-06", "--step", "audio_files", "--json")
+    others = "SELECT * FROM call_steps WHERE (call_id, step) <> (5020, 'audio_files') ORDER BY portal, call_id, step"
+    before, untouched = snapshot(week_copy, [*RESULTS, "ledger"]), rows(week_copy, others)
+    for arguments, fetched in ((friday, 0), ((*friday, "--retry-failed"), 1), (friday, 1)):
+        assert [run["success"] for run in parsed(command(*arguments))["runs"]] == [True]
+        assert sandbox_world.books().get("bitrix24", {}).get("items", {}).get("record", {}) == (
+            {"7020": 1} if fetched else {}
+        )
+        (row,) = rows(
+            week_copy,
+            "SELECT state, reason, attempts, next_try FROM call_steps WHERE call_id = 5020 AND step = 'audio_files'",
+        )
+        assert tuple(row.values()) == ("failed", "recording_not_audio", 1 + fetched, None)
+    assert snapshot(week_copy, [*RESULTS, "ledger"]) == before
+    assert rows(week_copy, others) == untouched
+
+
+def test_a_failed_purchase_is_made_again_on_demand(
+    week_copy: str, command: Command, sandbox_world: SandboxProcess
+) -> None:
+    """`backfill --retry-failed` of one step asks the model again for the failed dialog, and for no other."""
+    with psycopg.connect(week_copy) as connection:
+        connection.execute(
+            "UPDATE call_steps SET state = 'failed', reason = 'llm_answer_invalid', output_key = NULL "
+            "WHERE call_id = 5001 AND step = 'fixed_dialogs'"
+        )
+    monday = ("backfill", "--portal", "okna_sever", "--from", "2026-03-02", "--to", "2026-03-02")
+    for arguments, asked in (((), 0), (("--retry-failed", "--step", "classifications"), 0), (("--retry-failed",), 1)):
+        step = () if "--step" in arguments else ("--step", "fixed_dialogs")
+        told = parsed(command(*monday, *step, *arguments, "--json"))
+        assert told["runs"][0]["success"]
+        assert sandbox_world.books().get("deepseek", {}).get("counts", {}).get("answered", 0) == asked
+        (row,) = rows(week_copy, "SELECT state FROM call_steps WHERE call_id = 5001 AND step = 'fixed_dialogs'")
+        assert row["state"] == ("done" if asked else "failed")
+
+
 def test_a_run_as_a_process(week_copy: str, project: Path) -> None:
     """Started as a program, its output is JSON alone, on an empty day too, and its error stream stays empty."""
     done = as_process("run", "--portal", "okna_sever", "--date", "2026-03-07", "--step", "calls", "--json")

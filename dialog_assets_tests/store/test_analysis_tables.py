@@ -137,24 +137,47 @@ def score(criterion: str, version: str, value: int | None, text: str = "текс
     }
 
 
-async def put_scores(pool: Pool, call_id: int, *rows: Row) -> None:
+async def put_scores(pool: Pool, call_id: int, *rows: Row, dialog: str = "dialog") -> None:
     async with pool.connection() as connection:
-        await criteria_scores.put(connection, PORTAL, call_id, rows)
+        await criteria_scores.put(connection, PORTAL, call_id, dialog, rows)
+
+
+async def scored(pool: Pool, call_id: int, dialog: str = "dialog") -> set[tuple[str, str]]:
+    async with pool.connection() as connection:
+        return await criteria_scores.scored(connection, PORTAL, call_id, dialog)
 
 
 def test_scores_of_every_version_are_known(database: str) -> None:
-    """A score, or a not-applicable, of a version counts as scored; forgetting a call's scores spares the others."""
+    """A score, or a not-applicable, of a version counts as scored; another score of it takes its place."""
 
     async def work(pool: Pool) -> None:
         await put_calls(pool, call(1), call(2))
         await put_scores(pool, 1, score("a", "1", 5), score("a", "2", None))
         await put_scores(pool, 1, score("a", "1", 7))
-        await put_scores(pool, 2, score("a", "1", 5))
-        async with pool.connection() as connection:
-            assert await criteria_scores.scored(connection, PORTAL, 1) == {("a", "1"), ("a", "2")}
-            await criteria_scores.forget(connection, PORTAL, 1)
-            assert await criteria_scores.scored(connection, PORTAL, 1) == set()
-            assert await criteria_scores.scored(connection, PORTAL, 2) == {("a", "1")}
+        await put_scores(pool, 2, score("b", "1", 5))
+        assert await scored(pool, 1) == {("a", "1"), ("a", "2")}
+        assert await scored(pool, 2) == {("b", "1")}
+        rows = await all_rows(pool, "SELECT version, score FROM criteria_scores WHERE call_id = 1 ORDER BY 1")
+        assert [tuple(row.values()) for row in rows] == [("1", 7), ("2", None)]
+
+    with_pool(database, work)
+
+
+def test_scores_belong_to_the_text_of_a_dialog(database: str) -> None:
+    """A score of an earlier text does not count for the present one, and goes when the present one is scored."""
+
+    async def work(pool: Pool) -> None:
+        await put_calls(pool, call(1), call(2))
+        await put_scores(pool, 1, score("a", "1", 5), score("b", "1", 6), dialog="old")
+        await put_scores(pool, 2, score("a", "1", 5), dialog="old")
+        assert await scored(pool, 1, "new") == set()
+        assert await scored(pool, 1, "old") == {("a", "1"), ("b", "1")}, "until then nothing is lost"
+        await put_scores(pool, 1, score("a", "1", 8), dialog="new")
+        assert await scored(pool, 1, "old") == set()
+        assert await scored(pool, 1, "new") == {("a", "1")}
+        assert await scored(pool, 2, "old") == {("a", "1")}, "another call's scores stay"
+        await put_scores(pool, 1, dialog="third")
+        assert await all_rows(pool, "SELECT FROM criteria_scores WHERE call_id = 1") == []
 
     with_pool(database, work)
 

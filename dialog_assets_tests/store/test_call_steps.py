@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
+import psycopg
 import pytest
 
 from dialog_assets.store import call_steps
@@ -88,7 +90,7 @@ def test_pages_give_each_call_once_and_in_order(database: str) -> None:
             assert await pending(pool, 2, page) == expected
         found = []
         async for item in call_steps.pending(pool, PORTAL, "transcripts", "audio_files", MONDAY, day(2), page=2):
-            assert (item.input_key, item.last_input_key) == ("a", None)
+            assert item.input_key == "a"
             await put_step(pool, item.call_id, "transcripts", "failed", input_key="a", next_try=PAST)
             found.append(item.call_id)
         assert found == expected, "what fails in this run is not taken up again in this run"
@@ -136,6 +138,35 @@ def test_what_is_inherited(database: str, upstream: Any, expected: tuple[str, st
         kept = await step(pool, 2, "transcripts")
         assert (kept["state"], kept["input_key"], kept["output_key"]) == ("done", "old", "kept")
         assert not await all_rows(pool, "SELECT FROM call_steps WHERE call_id = 3 AND step = 'transcripts'")
+
+    with_pool(database, work)
+
+
+@pytest.mark.parametrize("upstream", [None, "waiting", "failed", "skipped"])
+def test_inheriting_leaves_what_this_step_skipped_itself(database: str, upstream: call_steps.State | None) -> None:
+    """A skip that was found out by paying (no speech, no category) stays: when upstream is back, nothing is bought again."""
+
+    async def work(pool: Pool) -> None:
+        await put_calls(pool, call(1), call(2))
+        for number in (1, 2):
+            await put_step(pool, number, "audio_files", "done", output_key="a")
+        await put_step(pool, 1, "transcripts", "skipped", reason="no_speech", input_key="a")
+        await put_step(pool, 2, "transcripts", "skipped", reason="not_answered")  # inherited: it was never worked on
+        async with pool.connection() as connection:
+            await connection.execute("DELETE FROM call_steps WHERE step = 'audio_files'")
+        for number in (1, 2):
+            if upstream:
+                await put_step(pool, number, "audio_files", upstream, reason="some")
+        async with pool.connection() as connection:
+            await call_steps.inherit(connection, PORTAL, "transcripts", "audio_files", MONDAY, MONDAY)
+        own, inherited = await step(pool, 1, "transcripts"), await step(pool, 2, "transcripts")
+        assert (own["state"], own["reason"], own["input_key"], own["attempts"]) == ("skipped", "no_speech", "a", 1)
+        assert inherited["reason"] != "not_answered"
+        for number in (1, 2):
+            await put_step(pool, number, "audio_files", "done", output_key="a")
+        assert await pending(pool) == [2]
+        await put_step(pool, 1, "audio_files", "done", output_key="b")
+        assert await pending(pool) == [1, 2], "another recording is another matter"
 
     with_pool(database, work)
 
@@ -230,5 +261,107 @@ def test_one_record_sets_the_state_of_many_calls(database: str) -> None:
             await call_steps.record(connection, PORTAL, [], "entity_summaries", "done", output_key="k")
         rows = await all_rows(pool, "SELECT call_id FROM call_steps WHERE step = 'entity_summaries' ORDER BY 1")
         assert [row["call_id"] for row in rows] == [1, 2]
+
+    with_pool(database, work)
+
+
+def test_failed_calls_can_be_tried_again_on_demand(database: str) -> None:
+    """Those of the steps and days asked for come onto the worklist, also those that failed for good; no others."""
+
+    async def work(pool: Pool) -> None:
+        await put_calls(pool, *(call(number) for number in range(1, 6)), call(6, day(1)))
+        await put_calls(pool, call(7), portal="avto_ural")
+        for number in range(1, 7):
+            await put_step(pool, number, "audio_files", "done", output_key="a")
+        for number in (1, 6, 7):
+            await put_step(pool, number, "transcripts", "failed", input_key="a", detail="why")
+        await put_step(pool, 2, "transcripts", "failed", input_key="a", next_try=FUTURE)
+        await put_step(pool, 3, "transcripts", "skipped", input_key="a")
+        await put_step(pool, 4, "transcripts", "done", input_key="a", output_key="k")
+        await put_step(pool, 5, "transcripts", "waiting", input_key="a", next_try=FUTURE)
+        await put_step(pool, 1, "fixed_dialogs", "failed", input_key="k")
+        assert await pending(pool, 1) == []
+        before = await all_rows(
+            pool, "SELECT * FROM call_steps WHERE call_id > 2 OR step <> 'transcripts' ORDER BY 2, 3"
+        )
+        async with pool.connection() as connection:
+            again = [await call_steps.retry_failed(connection, PORTAL, ["transcripts"], MONDAY, MONDAY)]
+            again.append(await call_steps.retry_failed(connection, PORTAL, ["audio_files", "calls"], MONDAY, MONDAY))
+        assert again == [2, 0]
+        assert await pending(pool, 1) == [1, 2]
+        row = await step(pool, 1, "transcripts")
+        assert (row["state"], row["reason"], row["detail"], row["attempts"]) == ("failed", "some", "why", 1)
+        assert before == await all_rows(
+            pool, "SELECT * FROM call_steps WHERE call_id > 2 OR step <> 'transcripts' ORDER BY 2, 3"
+        )
+
+    with_pool(database, work)
+
+
+CROWD, DAYS = 20_000, 5
+"""Calls in the window of the test below, four thousand a day."""
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A node of a plan and those under it."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_a_page_of_a_big_worklist_reads_few_rows(
+    database: str, monkeypatch: pytest.MonkeyPatch, *, analyzed: bool
+) -> None:
+    """A page costs what it holds, wherever in the window it is: the calls come off their index, and nothing is sorted."""
+    asked: list[tuple[Any, Any]] = []
+    execute = psycopg.AsyncConnection.execute
+
+    async def noted(self: Any, query: Any, params: Any = None, **options: Any) -> Any:
+        if params:  # the pool tries a connection with a query of nothing
+            asked.append((query, params))
+        return await execute(self, query, params, **options)
+
+    async def work(pool: Pool) -> None:
+        async with pool.connection() as connection:
+            await connection.execute(
+                """
+                INSERT INTO calls (portal, call_id, started_at, day, direction, duration_s, raw)
+                SELECT %(portal)s, n, at, (at AT TIME ZONE 'Europe/Moscow')::date, 'incoming', 60, '{}'
+                FROM (SELECT n, timestamptz '2026-03-02 00:00+03' + (n * 7919 %% %(crowd)s) * interval '432 seconds' / 20
+                      FROM generate_series(1, %(crowd)s) n) AS called (n, at)
+                """,
+                {"portal": PORTAL, "crowd": CROWD},
+            )
+            await connection.execute(
+                """
+                INSERT INTO call_steps (portal, call_id, step, state, input_key, output_key)
+                SELECT portal, call_id, step, 'done', 'k', 'k' FROM calls, unnest(ARRAY['calls', 'audio_files', 'transcripts']) step
+                WHERE step <> 'transcripts' OR call_id % 10 = 0
+                """
+            )
+        if analyzed:
+            async with pool.connection() as connection:
+                await connection.execute("ANALYZE calls, call_steps")
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.AsyncConnection, "execute", noted)
+            found = await pending(pool, DAYS - 1)
+        assert len(found) == CROWD * 9 // 10
+        assert len(asked) == len(found) // 200 + 1
+        for page in (0, 1, 45, 89):
+            query, params = asked[page]
+            async with pool.connection() as connection:
+                cursor = await connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}".encode(), params)
+                (row,) = await cursor.fetchall()
+            (plan,) = row["QUERY PLAN"]
+            seen = list(nodes(plan["Plan"]))
+            assert seen[0]["Actual Rows"] == 200
+            assert "Sort" not in {node["Node Type"] for node in seen}
+            read = sum(
+                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+                for node in seen
+                if "Relation Name" in node
+            )
+            assert read < 3 * 300, f"page {page} reads {read} rows"
 
     with_pool(database, work)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import suppress
 
+import psycopg
 import pytest
 
-from dialog_assets.store.pool import step_lock
+from dialog_assets.store import pool as module
+from dialog_assets.store.pool import LockLost, open_pool, step_lock
 from dialog_assets_tests.store.rows import PORTAL
 
 HOLDER = """
@@ -88,3 +91,125 @@ def test_the_lock_ends_with_its_holder(database: str) -> None:
         holder.wait(10)
     assert asyncio.run(free(database))
     holder.stdout.close()
+
+
+LOCK_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+async def cut(url: str) -> None:
+    """End the session that holds a lock."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        assert len(await (await connection.execute(LOCK_SESSIONS)).fetchall()) == 1
+
+
+def test_a_lost_lock_stops_the_run(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the lock's session ends before the step, the step is cancelled and fails with one sentence that says what to do."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.1)
+    ended: list[str] = []
+
+    async def hold() -> None:
+        async with step_lock(database, PORTAL, "transcripts"):
+            await cut(database)
+            try:
+                await asyncio.sleep(15)
+            except asyncio.CancelledError:
+                ended.append("cancelled")
+                raise
+
+    async def run() -> None:
+        with pytest.raises(
+            LockLost, match=r"^okna_sever/transcripts: .* lost its lock on Postgres .*; run it again\.$"
+        ):
+            await hold()
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        assert await free(database)
+
+    asyncio.run(run())
+    assert ended == ["cancelled"]
+
+
+def test_a_session_without_an_answer_is_a_lost_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that swallows everything without cutting the connection is noticed too."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.5)
+    where = psycopg.conninfo.conninfo_to_dict(database)
+    through = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await through.wait()
+            writer.write(data)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = str(where["host"]), int(where.get("port") or 5432)
+        opened = asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}") if host.startswith("/") else (
+            asyncio.open_connection(host, port)
+        )  # fmt: skip
+        far_reader, far_writer = await opened
+        with suppress(ConnectionError):
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    async def run() -> None:
+        through.set()
+        proxy = await asyncio.start_server(connected, "127.0.0.1", 0)
+        port = proxy.sockets[0].getsockname()[1]
+        url = psycopg.conninfo.make_conninfo(database, host="127.0.0.1", port=port, sslmode="disable")
+        with pytest.raises(LockLost, match="TimeoutError"):
+            async with asyncio.timeout(40), step_lock(url, PORTAL, "transcripts"):
+                through.clear()
+                await asyncio.sleep(60)
+        proxy.close()
+
+    asyncio.run(run())
+
+
+def test_cancelling_a_run_stays_a_cancellation(database: str) -> None:
+    """Only a lost lock becomes an error; a run that is told to stop is cancelled as ever."""
+
+    async def hold() -> None:
+        async with step_lock(database, PORTAL, "transcripts"):
+            await asyncio.sleep(60)
+
+    async def run() -> None:
+        holder = asyncio.create_task(hold())
+        assert await taken(database) or await taken(database)
+        holder.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await holder
+
+    asyncio.run(run())
+
+
+def test_the_lock_is_never_idle(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that ends idle sessions does not end the lock's."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.2)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET idle_session_timeout = '2s'")
+
+    async def run() -> None:
+        async with step_lock(database, PORTAL, "transcripts"):
+            await asyncio.sleep(4)
+            assert await taken(database)
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_died_while_idle_is_replaced(database: str) -> None:
+    """The work after a long wait gets a connection that works, not the one that a network has cut meanwhile."""
+
+    async def run() -> None:
+        async with open_pool(database, size=1) as pool:
+            async with pool.connection() as connection:
+                pid = connection.info.backend_pid
+                assert connection.info.get_parameters()["keepalives_idle"] == "30"
+            async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
+                await other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            async with pool.connection() as connection:
+                assert connection.info.backend_pid != pid
+                await connection.execute("SELECT 1")
+
+    asyncio.run(run())

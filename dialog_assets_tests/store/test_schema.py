@@ -111,6 +111,62 @@ def test_a_new_portal_gets_its_tables(database: str, portals: list[Portal]) -> N
         assert connection.execute("SELECT count(*) FROM third_dialogs").fetchone() == (0,)
 
 
+def test_a_portal_is_added_while_runs_work(database: str, portals: list[Portal]) -> None:
+    """A night that has read and written in an open transaction neither holds the new portal up nor is held up by it."""
+    third = portals[0].model_copy(update={"portal": "third"})
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET lock_timeout = '3s'")
+    with psycopg.connect(database) as night:
+        for table in schema.PARTITIONED_TABLES:
+            night.execute(sql.SQL("SELECT FROM {}").format(sql.Identifier(table)))
+            night.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(sql.Identifier(table)))
+        assert schema.setup_portals(database, [*portals, third]) == ["third"]
+
+
+def test_setting_up_a_portal_that_was_broken_off(database: str, portals: list[Portal]) -> None:
+    """Tables that were made and not attached, or not made at all, are completed; nothing is made twice."""
+    third = portals[0].model_copy(update={"portal": "third"})
+    schema.setup_portals(database, [third])
+    whole = partitions_of(database, "third")
+    assert len(whole) == len(schema.PARTITIONED_TABLES)
+    columns = columns_of(database)
+    for table in schema.PARTITIONED_TABLES:
+        of_table = [row[1:] for row in columns if row[0] == table]
+        assert [row[1:] for row in columns if row[0] == f"third_{table}"] == of_table, "defaults and NOT NULL too"
+    with psycopg.connect(database) as connection:
+        connection.execute("DROP VIEW third_dialogs")
+        connection.execute("ALTER TABLE calls DETACH PARTITION third_calls")
+        connection.execute("DROP TABLE third_users, third_ledger")
+    assert schema.setup_portals(database, [third]) == ["third"]
+    assert partitions_of(database, "third") == whole
+    assert schema.setup_portals(database, [third]) == []
+
+
+def test_setting_up_a_portal_from_several_sides_at_once(database: str, portals: list[Portal]) -> None:
+    """One of them makes the tables, the others wait for it, and none fails."""
+    third = portals[0].model_copy(update={"portal": "third"})
+    with ThreadPoolExecutor(3) as threads:
+        found = [threads.submit(schema.setup_portals, database, [third]) for _ in range(3)]
+        assert sorted(one.result(timeout=60) for one in found) == [[], [], ["third"]]
+
+
+def partitions_of(url: str, portal: str) -> set[tuple[str, str, int, int]]:
+    """The portal's partitions: name, table, how many indexes, and how many of these belong to an index of the table."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            """
+            SELECT c.relname, p.relname, count(*), count(*) FILTER (WHERE x.relispartition)
+            FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid JOIN pg_class p ON p.oid = inhparent
+            JOIN pg_index i ON i.indrelid = c.oid JOIN pg_class x ON x.oid = i.indexrelid
+            WHERE p.relkind = 'p' AND pg_get_expr(c.relpartbound, c.oid) = format('FOR VALUES IN (%%L)', %s::text)
+            GROUP BY 1, 2
+            """,
+            [portal],
+        ).fetchall()
+    assert all(row[2] == row[3] > 0 for row in rows), "every index is the table's, and there is no other"
+    return set(rows)
+
+
 def test_every_table_begins_its_key_with_the_portal(database: str) -> None:
     """One portal's rows can be found, exported or dropped by its name, in every table there is."""
     with psycopg.connect(database) as connection:
@@ -261,11 +317,11 @@ async def fill_two_calls(pool: Pool) -> None:
                 "INSERT INTO criteria SELECT %s, %s, unnest(%s::text[]), 't', 't', 0, 10, false",
                 [PORTAL, name, ["1", "new"]],
             )
-        await criteria_scores.put(connection, PORTAL, 1, [
+        await criteria_scores.put(connection, PORTAL, 1, "dialog", [
             {**score, "criterion": "greeting", "version": "old", "applicable": True, "score": 2}
         ])  # fmt: skip
     async with pool.connection() as connection:
-        await criteria_scores.put(connection, PORTAL, 1, [
+        await criteria_scores.put(connection, PORTAL, 1, "dialog", [
             {**score, "criterion": "greeting", "version": "new", "applicable": True, "score": 8},
             {**score, "criterion": "needs", "version": "1", "applicable": True, "score": 5},
             {**score, "criterion": "objections", "version": "1", "applicable": False, "score": None},
