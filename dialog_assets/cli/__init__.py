@@ -127,8 +127,8 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
     from dialog_assets.cli import instance, running, tables
 
     running.check_request(portal, first, last, steps)
-    running.check_credentials(portal, steps)
     url = instance.prepare()
+    running.check_credentials(portal, steps)
     from dialog_assets.definitions import defs
 
     if retry_failed:
