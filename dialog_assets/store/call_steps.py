@@ -109,12 +109,14 @@ async def pending(
                 FROM calls c
                 JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
                     AND up.step = %(upstream)s AND up.state = 'done' AND up.output_key <> 'none'
-                LEFT JOIN call_steps mine ON mine.portal = c.portal AND mine.call_id = c.call_id AND mine.step = %(step)s
                 WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
-                    AND (mine.call_id IS NULL
-                        OR mine.input_key IS DISTINCT FROM up.output_key
-                        OR (mine.state = 'failed' AND mine.next_try <= now())
-                        OR (mine.state = 'waiting' AND coalesce(mine.next_try, '-infinity') <= now()))
+                    AND NOT EXISTS (
+                        SELECT FROM call_steps mine
+                        WHERE mine.portal = c.portal AND mine.call_id = c.call_id AND mine.step = %(step)s
+                            AND mine.input_key = up.output_key
+                            AND (mine.state IN ('done', 'skipped')
+                                OR (mine.state = 'failed' AND coalesce(mine.next_try, 'infinity') > now())
+                                OR (mine.state = 'waiting' AND mine.next_try > now())))
                     AND (c.day, c.started_at, c.call_id) > (%(after_day)s::date, %(after_time)s::timestamptz, %(after_id)s)
                 ORDER BY c.day, c.started_at, c.call_id LIMIT %(page)s
                 """,

@@ -44,7 +44,7 @@ def test_what_postgres_quotes_of_rows_is_told_nowhere(
     portal = next(portal for portal in portals if portal.portal == PORTAL)
 
     @step_asset(portal, "users")
-    def users(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
+    def users(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """A step that Postgres refuses."""
 
         async def core(run: StepRun) -> None:
