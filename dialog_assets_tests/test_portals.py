@@ -125,7 +125,7 @@ REPLACED = [
     ("bitrix24:", "nightly_at: 13:15\nbitrix24:", "nightly_at", "nightly_at: expected text, in quotes"),
     ("bitrix24:", "trailing_days: 32\nbitrix24:", "trailing_days", "input should be less than or equal to 31, found '32'"),
     ("  webhook: ACME_WEBHOOK", "  webhook: acme_webhook", "webhook", "bitrix24.webhook: expected the NAME of an environment"),
-    ("  webhook: ACME_WEBHOOK", "  bucket_size: 50", "bitrix24", "bitrix24.webhook: required, but missing"),
+    ("  webhook: ACME_WEBHOOK", "  bucket_size: 50", "bitrix24", "bitrix24: expected exactly one of `webhook`"),
     ("  operator: 0", "  operator: 2", "operator", "channels.operator: input should be 0 or 1, found '2'"),
     ('"80.00"', '"0"', "rub_per_usd", "llm.rub_per_usd: input should be greater than 0, found '0'"),
     ('"80.00"', "many", "rub_per_usd", "llm.rub_per_usd: input should be a valid decimal, found 'many'"),

@@ -124,7 +124,14 @@ async def archived(pool: Pool, *numbers: int) -> None:
     await put_calls(pool, *(call(number) for number in numbers))
     for number in numbers:
         async with pool.connection() as connection:
-            row: Row = {"record_file_id": 1, "s3_bucket": "bucket", "s3_key": "k", "sha256": f"sha{number}", "bytes": 1}
+            row: Row = {
+                "record_source": "disk",
+                "record_file_id": 1,
+                "s3_bucket": "bucket",
+                "s3_key": "k",
+                "sha256": f"sha{number}",
+                "bytes": 1,
+            }
             row |= {"container": "mp3", "codec": "mp3", "sample_rate": 8000, "channels": 2, "bit_rate": None}
             row |= {"duration_s": Decimal("61.2"), "peak_dbfs": [-3.0, -9.0]}
             await audio_files.put(connection, PORTAL, number, row)

@@ -374,7 +374,8 @@ def test_what_is_stored_as_json_is_read_back(database: str) -> None:
             for read in (transcripts.turns, fixed_dialogs.turns, audio_files.get):
                 with pytest.raises(LookupError, match="call 2 of okna_sever has no"):
                     await read(connection, PORTAL, 2)
-            assert await audio_files.record_files(connection, PORTAL, [1, 2, 3]) == {1: 1001}
+            found = await audio_files.wanted(connection, PORTAL, [1, 2, 3])
+            assert {call_id: row["record_file_id"] for call_id, row in found.items()} == {1: 1001, 2: None}
 
     with_pool(database, work)
 
