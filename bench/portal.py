@@ -49,6 +49,8 @@ class Portal:
             drain_per_second=arguments.drain_per_second,
             latency_ms=arguments.latency_ms,
         )
+        if arguments.flat:
+            self.server.count_ms_per_1000 = self.server.offset_ms_per_1000 = 0.0
         if arguments.request_ms:
             self._faults.set([{"service": "bitrix24", "kind": "slow", "value": arguments.request_ms / 1000}])
         (self._portal,) = world.portals.values()
@@ -131,4 +133,5 @@ if __name__ == "__main__":
         parser.add_argument(f"--{name}", type=kind, required=True)
     for name in ("drain-per-second", "latency-ms", "request-ms"):
         parser.add_argument(f"--{name}", type=float, required=True)
+    parser.add_argument("--flat", action="store_true", help="counting rows and passing over rows are free")
     asyncio.run(_serve(parser.parse_args()))

@@ -16,6 +16,7 @@ PARTS = ("store", "bitrix24")
 )
 @click.option("--size", "sizes", type=int, multiple=True, help="bitrix24: these numbers of calls instead.")
 @click.option("--latency-ms", default=4.0, show_default=True, help="bitrix24: what a command takes at the portal.")
+@click.option("--flat", is_flag=True, help="bitrix24: counting rows and passing over rows are free at the portal.")
 @click.option("--contacts", default=10_000, show_default=True, help="bitrix24: contacts to read by id; 0: none.")
 @click.option("--recordings", default=500, show_default=True, help="bitrix24: recordings to fetch; 0: none.")
 @click.option("--best-of", default=2, show_default=True, help="bitrix24: runs of each client.")
@@ -29,6 +30,7 @@ def main(
     large: bool,  # noqa: FBT001 -- click passes flags by position
     sizes: tuple[int, ...],
     latency_ms: float,
+    flat: bool,  # noqa: FBT001 -- click passes flags by position
     contacts: int,
     recordings: int,
     best_of: int,
@@ -49,6 +51,7 @@ def main(
                 contacts=contacts,
                 recordings=recordings,
                 best_of=best_of,
+                flat=flat,
             )
             sections, versions = bitrix24.measure(scale)
             for slower in (50.0, 200.0) if large else ():
