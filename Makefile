@@ -23,8 +23,9 @@ demo: install          ## the whole graph on the sandbox's week
 ui: install            ## the Dagster UI and daemon on the same data
 	@$(BIN)/dialog-assets ui
 
+# More workers than cores: most of the time a test waits for a server.
 test: install          ## the whole suite, as CI runs it
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 bench: install bench/.venv/installed ## the measurements; BENCH="store", BENCH="bitrix24 --large" …
 	$(BIN)/python -m bench.run $(BENCH)
