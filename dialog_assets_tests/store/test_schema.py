@@ -298,7 +298,8 @@ async def fill_two_calls(pool: Pool) -> None:
             {**entity, "entity_type": kind, "entity_id": number} for kind, number in (("contact", 5), ("deal", 8), ("deal", 9))
         ])  # fmt: skip
         await entities.set_deals(connection, PORTAL, "contact", {5: [8, 9]})
-        await audio_files.put(connection, PORTAL, 1, {"record_source": "disk", "record_file_id": 1001, "s3_bucket": "b", "s3_key": "k",
+        await audio_files.put(connection, PORTAL, 1, {"record_source": "disk", "record_file_id": 1001,
+            "s3_bucket": "b", "s3_key": "k",
             "sha256": "s", "bytes": 1, "container": "mp3", "codec": "mp3", "sample_rate": 8000, "channels": 2,
             "bit_rate": None, "duration_s": Decimal("60.5"), "peak_dbfs": [-3.0, -9.0]})  # fmt: skip
         await transcripts.put(connection, PORTAL, 1, recogniser="r", operation_id="o", sha256="s", raw={},
