@@ -170,13 +170,16 @@ def test_a_session_without_an_answer_is_a_lost_one(database: str, monkeypatch: p
 def test_cancelling_a_run_stays_a_cancellation(database: str) -> None:
     """Only a lost lock becomes an error; a run that is told to stop is cancelled as ever."""
 
-    async def hold() -> None:
+    async def hold(held: asyncio.Event) -> None:
         async with step_lock(database, PORTAL, "transcripts"):
+            held.set()
             await asyncio.sleep(60)
 
     async def run() -> None:
-        holder = asyncio.create_task(hold())
-        assert await taken(database) or await taken(database)
+        held = asyncio.Event()
+        holder = asyncio.create_task(hold(held))
+        await asyncio.wait_for(held.wait(), 30)
+        assert await taken(database)
         holder.cancel()
         with pytest.raises(asyncio.CancelledError):
             await holder
