@@ -70,10 +70,6 @@ class Figures:
         lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in self.numbers.items()]
         return "\n".join([*lines, f"| cost, RUB | {self.cost_rub:.4f} |"])
 
-    def why(self) -> str:
-        """The calls that are not done, by reason, in one line."""
-        return ", ".join(f"{calls} {reason}" for (_, reason), calls in sorted(self.reasons.items()))
-
 
 async def read(connection: Connection, portal: str, step: str, first: date, last: date) -> dict[date, Figures]:
     """The step's figures for each day from `first` to `last`, days without calls included."""
