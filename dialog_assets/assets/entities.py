@@ -1,7 +1,8 @@
 """Asset `entities`: the CRM contacts, leads and companies of the days' calls, and their deals."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, get_args
@@ -12,16 +13,12 @@ from dialog_assets.assets.steps import StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.paging import chunks
 from dialog_assets.bitrix24.rows import CrmKind, EntityType, entity_row
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import calls as calls_table
 from dialog_assets.store import entities as table
-
-AT_ONCE = 2500
-"""Entities that are read and written together: what one request of the portal brings, so that memory stays flat."""
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -54,38 +51,45 @@ async def read_entities(run: StepRun, bitrix24: Bitrix24Resource) -> None:
     async with bitrix24.client(run.portal, run.pool) as client:
         read: set[int] = set()
         for kind in get_args(CrmKind):
-            for some in chunks(asked[kind], AT_ONCE):
-                read |= await _read_kind(run, client, kind, some)
+            read |= await _read_kind(run, client, kind, asked[kind])
         async with run.pool.connection() as connection:
             others = [deal for deal in await table.open_deals(connection, portal) if deal not in read]
-        for some in chunks(others, AT_ONCE):
-            await _read_deals(run, client, some)
+        await _read_entities(run, client, "deal", others)
     async with run.pool.connection() as connection:
         await table.settle(connection, portal, run.first, run.last)
 
 
-async def _read_kind(run: StepRun, client: Bitrix24Client, kind: CrmKind, asked: Collection[int]) -> set[int]:
-    """Read and write some entities of a kind and their deals; returns the deals' ids."""
+async def _read_kind(run: StepRun, client: Bitrix24Client, kind: CrmKind, asked: Sequence[int]) -> set[int]:
+    """Read and write the entities of a kind and their deals; returns the deals' ids.
+
+    The deals come first, so that an entity and its links are written in one transaction: the links of a new entity came
+    with it and are no change.
+    """
+    deals = reading.Deals(client, kind, asked, family=run.portal.bitrix24.crm)
+    async with aclosing(deals.pages()) as pages:
+        async for page in pages:
+            async with run.pool.connection() as connection, connection.transaction():
+                await table.write(connection, run.portal.portal, [stored("deal", row) for row in page])
+    await _read_entities(run, client, kind, asked, deals.by_owner)
+    return {deal for some in deals.by_owner.values() for deal in some}
+
+
+async def _read_entities(
+    run: StepRun,
+    client: Bitrix24Client,
+    kind: EntityType,
+    asked: Sequence[int],
+    deals: Mapping[int, Sequence[int]] | None = None,
+) -> None:
+    """Read and write entities, a transaction for each request's, with the links to their `deals`."""
     portal = run.portal.portal
-    found = await reading.crm(client, kind, asked, family=run.portal.bitrix24.crm)
-    deals = await reading.deals(client, kind, list(found), family=run.portal.bitrix24.crm)
-    rows = [stored(kind, row) for row in found.values()]
-    related = {entity: [stored("deal", row) for row in some] for entity, some in deals.items()}
-    unique = {deal["entity_id"]: deal for some in related.values() for deal in some}
-    async with run.pool.connection() as connection, connection.transaction():
-        await table.write(connection, portal, [*rows, *unique.values()])
-        await table.mark_missing(connection, portal, kind, [entity for entity in asked if entity not in found])
-        await table.set_deals(
-            connection, portal, kind, {entity: [deal["entity_id"] for deal in some] for entity, some in related.items()}
-        )
-    return set(unique)
-
-
-async def _read_deals(run: StepRun, client: Bitrix24Client, asked: Collection[int]) -> None:
-    found = await reading.crm(client, "deal", asked, family=run.portal.bitrix24.crm)
-    async with run.pool.connection() as connection, connection.transaction():
-        await table.write(connection, run.portal.portal, [stored("deal", row) for row in found.values()])
-        await table.mark_missing(connection, run.portal.portal, "deal", [deal for deal in asked if deal not in found])
+    async with aclosing(reading.crm(client, kind, asked, family=run.portal.bitrix24.crm)) as chunks:
+        async for rows, missing in chunks:
+            async with run.pool.connection() as connection, connection.transaction():
+                await table.write(connection, portal, [stored(kind, row) for row in rows.values()])
+                await table.mark_missing(connection, portal, kind, missing)
+                if deals is not None:
+                    await table.set_deals(connection, portal, kind, {entity: deals[entity] for entity in rows})
 
 
 def stored(kind: EntityType, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Asset `users`: the employees seen in the days' calls."""
 
+from contextlib import aclosing
 from dataclasses import asdict
 
 import dagster as dg
@@ -37,9 +38,10 @@ async def read_users(run: StepRun, bitrix24: Bitrix24Resource) -> None:
     portal = run.portal.portal
     async with run.pool.connection() as connection:
         asked = await calls_table.users_of(connection, portal, run.first, run.last)
-    async with bitrix24.client(run.portal, run.pool) as client:
-        found = await reading.users(client, asked)
-    async with run.pool.connection() as connection, connection.transaction():
-        await table.write(connection, portal, [storable(asdict(user_row(row))) for row in found.values()])
-        await table.mark_missing(connection, portal, [user for user in asked if user not in found])
+    async with bitrix24.client(run.portal, run.pool) as client, aclosing(reading.users(client, asked)) as chunks:
+        async for rows, missing in chunks:
+            async with run.pool.connection() as connection, connection.transaction():
+                await table.write(connection, portal, [storable(asdict(user_row(row))) for row in rows.values()])
+                await table.mark_missing(connection, portal, missing)
+    async with run.pool.connection() as connection:
         await table.settle(connection, portal, run.first, run.last)

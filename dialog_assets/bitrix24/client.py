@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +31,7 @@ from dialog_assets.bitrix24.pacing import Pacer
 from dialog_assets.bitrix24.paging import COMMANDS, Command, chunks, command_text
 from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
+from dialog_assets.bitrix24.side_by_side import Gate
 from dialog_assets.bitrix24.webhook import Webhook
 
 USER_AGENT = "dialog-assets/0.1"
@@ -44,9 +47,6 @@ _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
 
 _RENEWALS = 2
 """How often one request may find its token expired: once by age, once more when it waited that long."""
-
-Gate = Callable[[], Awaitable[object]]
-"""Awaited when an answer's head is there and before its body is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,11 @@ class Bitrix24Client:
         self._sleep = sleep
         self._operating = operating or OperatingTime(operating_limit_s)
         self._http = httpx2.AsyncClient(
-            headers={"User-Agent": USER_AGENT}, timeout=timeout, limits=_LIMITS, transport=transport
+            headers={"User-Agent": USER_AGENT},
+            timeout=timeout,
+            limits=_LIMITS,
+            transport=transport,
+            verify=_certificates(),
         )
 
     def __repr__(self) -> str:
@@ -291,6 +295,12 @@ class Bitrix24Client:
         if not isinstance(body, Mapping) or body.get("error") is None:
             return body
         return json.loads(self._credential.hide(json.dumps(body)))
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust, read once a process: reading it takes longer than a portal takes for a small window of calls."""
+    return httpx2.create_ssl_context()
 
 
 class _Patience:

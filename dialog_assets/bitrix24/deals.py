@@ -9,8 +9,10 @@ many are asked in groups, and as soon as a deal comes that shows a contact nobod
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -26,7 +28,7 @@ from dialog_assets.bitrix24.families import (
 )
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
 from dialog_assets.bitrix24.rows import CrmKind
-from dialog_assets.bitrix24.side_by_side import all_of
+from dialog_assets.bitrix24.side_by_side import Gate, Job, streamed
 from dialog_assets.bitrix24.wire import Fields, row_id, rows_of
 
 OWNERS = 200
@@ -35,25 +37,9 @@ OWNERS = 200
 SINGLE_OWNERS = 500
 """Up to so many contacts are asked one by one: ten requests, and no deal's further contact is missed."""
 
+Rows = list[dict[str, Any]]
+
 log = logging.getLogger("dialog_assets")
-
-
-async def deals(
-    client: Bitrix24Client, kind: CrmKind, ids: Iterable[int], *, family: CrmFamily = "classic"
-) -> dict[int, list[dict[str, Any]]]:
-    """Rows of deals by the contact, lead or company that they belong to, all pages, by id. Every asked id is a key.
-
-    Raises Bitrix24DataError when a deal comes that belongs to none of those asked: then the portal dropped the filter.
-    """
-    owners = list(dict.fromkeys(ids))
-    reading = _Reading(client, kind, family)
-    size = 1 if (kind, family) == ("contact", "classic") and len(owners) <= SINGLE_OWNERS else OWNERS
-    try:
-        found = await reading.read(owners, size)
-    except _OwnersUntoldError:
-        log.info("%s: deals do not tell all their owners; asking for each owner's", list_method("deal", family))
-        found = await reading.read(owners, 1)
-    return {owner: found.get(owner, []) for owner in owners}
 
 
 class _OwnersUntoldError(Exception):
@@ -65,72 +51,119 @@ class _Group:
     """Owners asked together, and how far their deals are read: `need` more pages, as far as is known."""
 
     owners: list[int]
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     after: int = 0
     need: int = 1
     failures: int = 0
     counted: bool = False
 
 
-class _Reading:
-    def __init__(self, client: Bitrix24Client, kind: CrmKind, family: CrmFamily) -> None:
+_Batch = list[tuple[_Group, int]]
+"""Groups and how many of their pages one request asks for."""
+
+_Outcomes = dict[str, Answer | Bitrix24Error]
+
+
+class Deals:
+    """The deals of contacts, leads or companies: read `pages` to its end, then `by_owner` tells whose they are.
+
+    `by_owner` has every asked id, with the ids of its deals ascending. Rows are not kept: only ids, and what was read last.
+    """
+
+    def __init__(
+        self, client: Bitrix24Client, kind: CrmKind, owners: Iterable[int], *, family: CrmFamily = "classic"
+    ) -> None:
         self._client = client
         self._kind = kind
         self._family = family
         self._method = list_method("deal", family)
         self._field = owner_field(kind, family)
+        self._given: set[int] = set()
+        self._stranger: tuple[int, int] | None = None
+        self.by_owner: dict[int, list[int]] = {owner: [] for owner in owners}
 
-    async def read(self, owners: Sequence[int], size: int) -> dict[int, list[dict[str, Any]]]:
-        """Deals by owner, of groups of `size`. Raises _OwnersUntoldError for groups of more than one."""
-        groups = [_Group(some) for some in chunks(owners, size)]
-        found: dict[int, list[dict[str, Any]]] = {}
-        pending = groups
+    async def pages(self) -> AsyncGenerator[Rows]:
+        """Rows of deals as they arrive, each deal once, at most 2,500 in a list.
+
+        Raises Bitrix24DataError when a deal comes that belongs to none of those asked: then the portal dropped the
+        filter. Close the iterator (contextlib.aclosing) when leaving it early.
+        """
+        single = (self._kind, self._family) == ("contact", "classic") and len(self.by_owner) <= SINGLE_OWNERS
+        try:
+            async with aclosing(self._read(1 if single else OWNERS)) as pages:
+                async for page in pages:
+                    yield page
+        except _OwnersUntoldError:
+            log.info("%s: deals do not tell all their owners; asking for each owner's", self._method)
+            self.by_owner = {owner: [] for owner in self.by_owner}
+            async with aclosing(self._read(1)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _read(self, size: int) -> AsyncGenerator[Rows]:
+        """The deals of groups of `size` owners. Raises _OwnersUntoldError for groups of more than one."""
+        pending = [_Group(some) for some in chunks(self.by_owner, size)]
+        proved = False
         while pending:
-            await all_of(self._run(batch) for batch in _packed(pending))
+            failures: list[Bitrix24Error] = []
+            async with aclosing(streamed(self._jobs(pending))) as results:
+                async for batch, outcomes in results:
+                    page: Rows = []
+                    for number, (group, pages) in enumerate(batch):
+                        answers = [outcomes.pop(_key(number, place), None) for place in range(pages)]
+                        failure = self._take(group, answers, page)
+                        failures += self._counted(group, failure)
+                        del answers
+                    if self._stranger is not None and not proved:
+                        await self._prove(*self._stranger)
+                        proved = True
+                    if page:
+                        yield page
+                    del page
             pending = [group for group in pending if group.need]
-        stranger: tuple[int, int] | None = None
-        for group in groups:
-            for deal, row in sorted(group.rows.items()):
-                told = self._owners(row)
-                for owner in group.owners if len(group.owners) == 1 else told & set(group.owners):
-                    found.setdefault(owner, []).append(row)
-                if len(group.owners) == 1 and group.owners[0] not in (told or group.owners):
-                    stranger = (deal, group.owners[0])
-        if stranger is not None:
-            await self._prove(*stranger)
-        return found
+            if failures:
+                await self._client.rest(failures[0], max(group.failures for group in pending))
 
-    async def _run(self, batch: list[tuple[_Group, int]]) -> None:
+    def _jobs(self, groups: Sequence[_Group]) -> Callable[[int], Job[tuple[_Batch, _Outcomes]] | None]:
+        batches = iter(_packed(groups))
+
+        async def read(batch: _Batch, gate: Gate) -> tuple[_Batch, _Outcomes]:
+            return batch, await self._client.linked(self._commands(batch), before_body=gate)
+
+        def next_job(_: int) -> Job[tuple[_Batch, _Outcomes]] | None:
+            batch = next(batches, None)
+            return None if batch is None else partial(read, batch)
+
+        return next_job
+
+    def _commands(self, batch: _Batch) -> dict[str, Command]:
         commands: dict[str, Command] = {}
-        keys: list[list[str]] = []
         for number, (group, pages) in enumerate(batch):
-            names = [f"g{number}p{page}" for page in range(pages)]
-            keys.append(names)
-            for page, name in enumerate(names):
-                after: int | str = group.after if page == 0 else last_id_link(names[page - 1], self._family)
+            for place in range(pages):
+                after: int | str = last_id_link(_key(number, place - 1), self._family) if place else group.after
                 # Counting is worth it where it tells how many linked pages the next request can hold.
                 counts = not group.counted and (len(group.owners) > 1 or group.after > 0)
-                commands[name] = list_command(
+                commands[_key(number, place)] = list_command(
                     "deal",
                     self._family,
                     owner_filter(self._kind, self._family, group.owners),
                     after=after,
                     start=0 if counts else -1,
                 )
-        outcomes = await self._client.linked(commands)
-        failures: list[Bitrix24Error] = []
-        for names, (group, _) in zip(keys, batch, strict=True):
-            failure = self._take(group, [outcomes.get(name) for name in names])
-            if failure is not None:
-                group.failures += 1
-                if not failure.retryable or group.failures >= self._client.attempts:
-                    raise failure
-                failures.append(failure)
-        if failures:
-            await self._client.rest(failures[0], max(group.failures for group, _ in batch))
+        return commands
 
-    def _take(self, group: _Group, outcomes: list[Answer | Bitrix24Error | None]) -> Bitrix24Error | None:
-        """Add the pages up to the first short or failed one; what follows it ran with a broken link."""
+    def _counted(self, group: _Group, failure: Bitrix24Error | None) -> list[Bitrix24Error]:
+        """The failure, if it is one of few that may pass; else it is raised."""
+        if failure is None:
+            return []
+        group.failures += 1
+        if not failure.retryable or group.failures >= self._client.attempts:
+            raise failure
+        return [failure]
+
+    def _take(
+        self, group: _Group, outcomes: Sequence[Answer | Bitrix24Error | None], page: Rows
+    ) -> Bitrix24Error | None:
+        """Add to `page` up to the first short or failed answer; what follows it ran with a broken link."""
         for place, outcome in enumerate(outcomes):
             if isinstance(outcome, Bitrix24Error):
                 return outcome
@@ -143,9 +176,7 @@ class _Reading:
                     # A link that this portal does not follow: the page is asked for by its number next time.
                     return None
                 raise self._dropped(f"deal {ids[0]}", group.owners)
-            if stranger := next((one for one, row in zip(ids, rows, strict=True) if not self._fits(group, row)), None):
-                raise self._dropped(f"deal {stranger}", group.owners)
-            group.rows |= zip(ids, rows, strict=True)
+            page += self._fresh(group, ids, rows)
             if len(rows) < PAGE:
                 group.need = 0
                 return None
@@ -159,17 +190,34 @@ class _Reading:
                 return None
         return None
 
-    def _fits(self, group: _Group, row: Mapping[str, Any]) -> bool:
-        told = self._owners(row)
-        if len(group.owners) == 1:
-            return not told or group.owners[0] in told or self._shows_first_only(row)
-        if told & set(group.owners):
-            return True
-        if not told or self._shows_first_only(row):
-            raise _OwnersUntoldError
-        return False
+    def _fresh(self, group: _Group, ids: Sequence[int], rows: Rows) -> Rows:
+        """Write down whose the deals are; gives the rows that were not given before."""
+        fresh: Rows = []
+        for deal, row in zip(ids, rows, strict=True):
+            for owner in self._owners_in(group, deal, row):
+                self.by_owner[owner].append(deal)
+            if deal not in self._given:
+                self._given.add(deal)
+                fresh.append(row)
+        return fresh
 
-    def _owners(self, row: Mapping[str, Any]) -> set[int]:
+    def _owners_in(self, group: _Group, deal: int, row: Mapping[str, Any]) -> Iterable[int]:
+        """Those of the group whose deal it is. Raises when it is nobody's, or does not tell whose it is."""
+        told = self._told(row)
+        if len(group.owners) > 1:
+            if found := told.intersection(group.owners):
+                return found
+            if not told or self._shows_first_only(row):
+                raise _OwnersUntoldError
+            raise self._dropped(f"deal {deal}", group.owners)
+        if told and group.owners[0] not in told:
+            if not self._shows_first_only(row):
+                raise self._dropped(f"deal {deal}", group.owners)
+            self._stranger = (deal, group.owners[0])
+        return group.owners
+
+    def _told(self, row: Mapping[str, Any]) -> set[int]:
+        """The owners that the row names."""
         fields = Fields(self._method, row)
         if self._kind == "contact" and isinstance(row.get("contactIds"), list):
             return set(fields.numbers("contactIds"))
@@ -201,9 +249,13 @@ class _Reading:
         )
 
 
-def _packed(groups: Sequence[_Group]) -> list[list[tuple[_Group, int]]]:
+def _key(group: int, page: int) -> str:
+    return f"g{group}p{page}"
+
+
+def _packed(groups: Sequence[_Group]) -> list[_Batch]:
     """The groups' next pages in as few batches as first-fit finds; linked pages stay in one batch."""
-    batches: list[list[tuple[_Group, int]]] = []
+    batches: list[_Batch] = []
     free: list[int] = []
     for group in sorted(groups, key=lambda one: -one.need):
         pages = min(COMMANDS, group.need)

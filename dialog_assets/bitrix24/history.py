@@ -7,23 +7,21 @@ Not here: how ids are cut into ranges (ranges.py), what a row means (rows.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from itertools import chain
+from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
 from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command
 from dialog_assets.bitrix24.ranges import IdRange, NotHonouredError, Ranges, split
-from dialog_assets.bitrix24.side_by_side import REQUESTS, Place, Room, side_by_side
+from dialog_assets.bitrix24.side_by_side import REQUESTS, Gate, Job, streamed
 from dialog_assets.bitrix24.wire import row_id, rows_of
 
 METHOD = "voximplant.statistic.get"
-
-_DECODED = 2
-"""Answers of up to 2,500 rows (8 MB as Python objects) in memory at once."""
 
 _OFFSET_PASSES = 3
 """How often a window is read by offset until a pass is as long as the portal counts."""
@@ -48,10 +46,9 @@ async def calls(
     window = _Window(start, end)
     probe = await client.batch({"first": window.command(None, start=0), "last": window.command(None, order="DESC")})
     first, last = _answer(probe["first"]), _answer(probe["last"])
-    rows = window.rows(first)
     ranges = Ranges(iter(()), None)
     try:
-        ranges = _ranges([row_id(METHOD, row) for row in rows], window.rows(last), first.total)
+        ranges, rows = _begun(window.rows(first), window.rows(last), first.total)
         if rows:
             yield rows
         async with aclosing(_by_range(client, window, ranges, at_once)) as pages:
@@ -66,44 +63,54 @@ async def calls(
         await _compare(client, window, ranges.rows, first.total or 0)
 
 
-def _ranges(ids: Sequence[int], last: Rows, total: int | None) -> Ranges:
-    """What follows the first page `ids`: up to the highest id, then whatever appears above it meanwhile."""
+def _begun(first: Rows, last: Rows, total: int | None) -> tuple[Ranges, Rows]:
+    """The rows of the first page and the last one, and the ranges that they leave to read.
+
+    These are what lies between the two, then whatever appears above meanwhile: nothing when the pages meet. A last page
+    that does not come down from the highest id tells only how far ids go.
+    """
+    ids = [row_id(METHOD, row) for row in first]
     if len(ids) < PAGE:
-        found = Ranges(iter(()), total)
-        found.note(IdRange(0, None), ids)
-        return found
-    top = max(ids[-1], *(row_id(METHOD, row) for row in last))
-    expected = total - len(ids) if total else (top - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0] or 1)
-    found = Ranges(chain(split(ids[-1], top, expected), [IdRange(top, None)]), total)
-    found.note(IdRange(0, ids[-1]), ids)
-    return found
+        ranges = Ranges(iter(()), total)
+        ranges.note(IdRange(0, None), ids)
+        return ranges, first
+    tail = [row_id(METHOD, row) for row in last]
+    descends = bool(tail) and all(high > low for high, low in pairwise(tail))
+    top = max([ids[-1], *tail])
+    bottom = max(ids[-1], tail[-1] - 1) if descends else top
+    ends = [row for row, one in zip(last, tail, strict=True) if one > ids[-1]][::-1] if descends else []
+    if total:
+        between: float = total - len(ids) - len(ends)
+    else:
+        between = (bottom - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0] or 1)
+    meet = descends and bottom == ids[-1]
+    ranges = Ranges(iter(()) if meet else chain(split(ids[-1], bottom, between), [IdRange(top, None)]), total)
+    ranges.note(IdRange(0, ids[-1]), ids)
+    ranges.note(IdRange(bottom, top), [row_id(METHOD, row) for row in ends])
+    return ranges, [*first, *ends]
 
 
 async def _by_range(client: Bitrix24Client, window: _Window, ranges: Ranges, at_once: int) -> AsyncGenerator[Rows]:
-    room = Room(_DECODED)
-
-    async def read(some: list[IdRange], place: Place) -> tuple[list[IdRange], list[Answer], Place]:
+    async def read(some: list[IdRange], gate: Gate) -> tuple[list[IdRange], list[Answer]]:
         commands = {f"r{number}": window.command(one) for number, one in enumerate(some)}
-        outcomes = await client.batch(commands, before_body=place.take)
-        return some, [_answer(outcome) for outcome in outcomes.values()], place
+        outcomes = await client.batch(commands, before_body=gate)
+        return some, [_answer(outcome) for outcome in outcomes.values()]
 
-    def next_job(running: int) -> Coroutine[Any, Any, tuple[list[IdRange], list[Answer], Place]] | None:
+    def next_job(running: int) -> Job[tuple[list[IdRange], list[Answer]]] | None:
         some = ranges.take(COMMANDS)
         if running and len(some) < COMMANDS:
             # What is under way may leave remainders, which fill this request up.
             ranges.give_back(some)
             return None
-        return read(some, room.place()) if some else None
+        return partial(read, some) if some else None
 
-    async with aclosing(side_by_side(next_job, at_once=at_once)) as results:
-        async for asked, answers, place in results:
+    async with aclosing(streamed(next_job, at_once=at_once)) as results:
+        async for asked, answers in results:
             page = _noted(window, ranges, asked, answers)
-            # Nothing but the reader may hold this answer while the next one is decoded.
             answers.clear()
             if page:
                 yield page
             del page
-            place.free()
 
 
 def _noted(window: _Window, ranges: Ranges, asked: list[IdRange], answers: list[Answer]) -> Rows:

@@ -7,67 +7,94 @@ Bitrix24 drops filters that it does not know without a word (facts/bitrix24.md 3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, NamedTuple
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
-from dialog_assets.bitrix24.deals import deals
-from dialog_assets.bitrix24.errors import (
-    Bitrix24DataError,
-    Bitrix24Error,
-)
+from dialog_assets.bitrix24.deals import Deals
+from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error
 from dialog_assets.bitrix24.families import CrmFamily, id_filter, list_command
 from dialog_assets.bitrix24.history import calls
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
 from dialog_assets.bitrix24.rows import EntityType
-from dialog_assets.bitrix24.side_by_side import all_of
+from dialog_assets.bitrix24.side_by_side import Gate, Job, streamed
 from dialog_assets.bitrix24.wire import row_id, rows_of
 
-__all__ = ["calls", "crm", "deals", "users"]
+__all__ = ["ById", "Deals", "calls", "crm", "users"]
 
 
-async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Rows of user.get by id, dismissed users included; ids that the portal does not show are absent (section 6)."""
+class ById(NamedTuple):
+    """What one request brought for at most 2,500 ids: rows by id, and the ids that the portal does not show."""
+
+    rows: dict[int, dict[str, Any]]
+    missing: list[int]
+
+
+def users(client: Bitrix24Client, ids: Iterable[int]) -> AsyncGenerator[ById]:
+    """Rows of user.get by id, dismissed users included; bots, integrators and others are missing (section 6).
+
+    As they arrive, every id once. Close the iterator (contextlib.aclosing) when leaving it early.
+    """
 
     def command(some: list[int]) -> Command:
         return "user.get", {"FILTER": {"ID": some}, "sort": "ID", "order": "ASC", "start": -1}
 
-    return await _by_id(client, command, ids)
+    return _by_id(client, command, ids)
 
 
-async def crm(
+def crm(
     client: Bitrix24Client, kind: EntityType, ids: Iterable[int], *, family: CrmFamily = "classic"
-) -> dict[int, dict[str, Any]]:
-    """Rows of CRM objects by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
-    return await _by_id(client, lambda some: list_command(kind, family, id_filter(family, some)), ids)
+) -> AsyncGenerator[ById]:
+    """Rows of CRM objects by id, own fields, phones and e-mails included (section 5.3); otherwise as `users`."""
+    return _by_id(client, lambda some: list_command(kind, family, id_filter(family, some)), ids)
 
 
-def _answer(outcome: Answer | Bitrix24Error) -> Answer:
-    if isinstance(outcome, Bitrix24Error):
-        raise outcome
-    return outcome
+_Asked = list[tuple[list[int], Command]]
+_Outcomes = dict[str, Answer | Bitrix24Error]
 
 
 async def _by_id(
     client: Bitrix24Client, command: Callable[[list[int]], Command], ids: Iterable[int]
-) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    asked = chunks(chunks(dict.fromkeys(ids), PAGE), COMMANDS)
+) -> AsyncGenerator[ById]:
+    pages = ((some, command(some)) for some in chunks(dict.fromkeys(ids), PAGE))
+    requests = chunks(pages, COMMANDS)
 
-    async def read(some: list[list[int]]) -> None:
-        commands = {f"ids{number}": command(few) for number, few in enumerate(some)}
-        outcomes = await client.batch(commands)
-        for few, (key, (method, _)) in zip(some, commands.items(), strict=True):
-            for row in rows_of(method, _answer(outcomes[key]).result):
-                one = row_id(method, row)
-                if one not in few:
-                    raise Bitrix24DataError(
-                        "filter_dropped",
-                        method=method,
-                        description=f"row {one} was not asked for",
-                        advice="the portal ignored the filter by id; nothing of this answer is used",
-                    )
-                found[one] = row
+    async def read(asked: _Asked, gate: Gate) -> tuple[_Asked, _Outcomes]:
+        commands = {f"ids{number}": one for number, (_, one) in enumerate(asked)}
+        return asked, await client.batch(commands, before_body=gate)
 
-    await all_of(read(some) for some in asked)
-    return found
+    def next_job(_: int) -> Job[tuple[_Asked, _Outcomes]] | None:
+        asked = next(requests, None)
+        return None if asked is None else partial(read, asked)
+
+    async with aclosing(streamed(next_job)) as results:
+        async for asked, outcomes in results:
+            found = _found(asked, list(outcomes.values()))
+            outcomes.clear()
+            yield found
+            del found
+
+
+def _found(asked: _Asked, outcomes: Sequence[Answer | Bitrix24Error]) -> ById:
+    """The rows of the answers; raises when one failed, or brings a row that it was not asked for."""
+    rows: dict[int, dict[str, Any]] = {}
+    for (some, (method, _)), outcome in zip(asked, outcomes, strict=True):
+        if isinstance(outcome, Bitrix24Error):
+            raise outcome
+        for row in rows_of(method, outcome.result):
+            rows[_asked_for(some, method, row)] = row
+    return ById(rows, [one for some, _ in asked for one in some if one not in rows])
+
+
+def _asked_for(some: Sequence[int], method: str, row: Mapping[str, Any]) -> int:
+    one = row_id(method, row)
+    if one not in some:
+        raise Bitrix24DataError(
+            "filter_dropped",
+            method=method,
+            description=f"row {one} was not asked for",
+            advice="the portal ignored the filter by id; nothing of this answer is used",
+        )
+    return one

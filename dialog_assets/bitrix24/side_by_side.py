@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Gate = Callable[[], Awaitable[object]]
+"""Awaited when an answer's head is there and before its body is read."""
+
+Job = Callable[[Gate], Coroutine[Any, Any, T]]
+"""What makes a request and waits at its gate."""
+
 REQUESTS = 20
 """Requests of one reading under way at once. Two a second leave the usual bucket, and a batch may take ten seconds."""
+
+_DECODED = 2
+"""Answers of up to 2,500 rows (8 MB as Python objects) in memory at once."""
 
 
 async def side_by_side(
@@ -39,40 +48,43 @@ async def side_by_side(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def all_of(jobs: Iterable[Coroutine[Any, Any, None]], *, at_once: int = REQUESTS) -> None:
-    """Run `jobs` side by side; the first error is raised, and the jobs that are left end with it."""
-    rest = iter(jobs)
-    async with aclosing(side_by_side(lambda _: next(rest, None), at_once=at_once)) as done:
-        async for _ in done:
-            pass
+async def streamed(next_job: Callable[[int], Job[T] | None], *, at_once: int = REQUESTS) -> AsyncGenerator[T]:
+    """`side_by_side` for answers that are large: at most two of them lie decoded in memory, the rest waits in the sockets.
+
+    A job awaits its gate, as often as it likes, before it reads an answer's body. Asking for the next result frees the place
+    of the last one, so by then nothing may hold it any more.
+    """
+    places = asyncio.Semaphore(_DECODED)
+
+    def in_place(running: int) -> Coroutine[Any, Any, tuple[T, _Place]] | None:
+        job = next_job(running)
+        return None if job is None else _done(job, _Place(places))
+
+    async with aclosing(side_by_side(in_place, at_once=at_once)) as results:
+        async for result, place in results:
+            yield result
+            del result
+            place.free()
 
 
-class Room:
-    """Places for decoded answers: as many as are taken may lie in memory at once, the rest waits in the sockets."""
-
-    def __init__(self, places: int) -> None:
-        self._places = asyncio.Semaphore(places)
-
-    def place(self) -> Place:
-        """A place that is not taken yet."""
-        return Place(self._places)
+async def _done(job: Job[T], place: _Place) -> tuple[T, _Place]:
+    return await job(place.take), place
 
 
-class Place:
-    """One answer's place; `take` may be awaited again after a retry."""
+class _Place:
+    """One answer's place among those that may be decoded at once."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
         self._taken = False
 
     async def take(self) -> None:
-        """Wait for the place."""
+        """Wait for the place; again, after a retry, is no wait."""
         if not self._taken:
             await self._places.acquire()
             self._taken = True
 
     def free(self) -> None:
-        """Give it back."""
         if self._taken:
             self._places.release()
             self._taken = False

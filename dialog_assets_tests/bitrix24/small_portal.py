@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +12,8 @@ import httpx2
 
 from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.paging import php_params
+from dialog_assets.bitrix24.reading import ById, Deals
+from dialog_assets.bitrix24.wire import row_id
 
 SECRET = "s3cr3tw3bh00kc0de"
 WEBHOOK = f"https://portal.example/rest/7/{SECRET}/"
@@ -59,6 +61,29 @@ def client_of(
         sleep=sleep or Naps(),
         transport=httpx2.MockTransport(handler),
     )
+
+
+async def by_id(stream: AsyncGenerator[ById]) -> tuple[dict[int, Params], list[int]]:
+    """All rows and all missing ids of a stream, whose ids come once."""
+    found: dict[int, Params] = {}
+    missing: list[int] = []
+    async for chunk in stream:
+        assert not found.keys() & chunk.rows.keys()
+        found |= chunk.rows
+        missing += chunk.missing
+    return found, missing
+
+
+async def by_owner(deals: Deals) -> dict[int, list[Params]]:
+    """The rows of deals by their owners; each row comes once, and every one has an owner."""
+    rows: list[Params] = []
+    async for page in deals.pages():
+        assert 0 < len(page) <= 2500
+        rows += page
+    found = {row_id("deals", row): row for row in rows}
+    assert len(found) == len(rows)
+    assert found.keys() == {deal for some in deals.by_owner.values() for deal in some}
+    return {owner: [found[deal] for deal in some] for owner, some in deals.by_owner.items()}
 
 
 def asked(request: httpx2.Request) -> tuple[str, Params]:

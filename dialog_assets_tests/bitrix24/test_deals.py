@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialog_assets.bitrix24.deals import deals
 from dialog_assets.bitrix24.errors import Bitrix24DataError
 from dialog_assets.bitrix24.paging import php_params
-from dialog_assets.bitrix24.reading import crm
+from dialog_assets.bitrix24.reading import Deals, crm
 from dialog_assets.bitrix24.wire import row_id
-from dialog_assets_tests.bitrix24.small_portal import asked, client_of, good
+from dialog_assets_tests.bitrix24.small_portal import asked, by_id, by_owner, client_of, good
 
 
 class Crm:
@@ -81,7 +80,7 @@ class Crm:
 def read(portal: Crm, owners: list[int], **more: Any) -> dict[int, list[int]]:
     async def go() -> dict[int, list[dict[str, Any]]]:
         async with client_of(portal) as client:
-            return await deals(client, "contact", owners, **more)
+            return await by_owner(Deals(client, "contact", owners, **more))
 
     return {owner: [row_id("", row) for row in rows] for owner, rows in asyncio.run(go()).items()}
 
@@ -99,7 +98,7 @@ def test_ten_thousand_contacts_and_their_deals(per_owner: int) -> None:
 
     async def contacts() -> int:
         async with client_of(portal) as client:
-            return len(await crm(client, "contact", owners))
+            return len((await by_id(crm(client, "contact", owners)))[0])
 
     assert asyncio.run(contacts()) == 10_000
     assert read(portal, owners) == expected(portal, owners)

@@ -22,7 +22,7 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24UnavailableError,
     RecordingUnavailableError,
 )
-from dialog_assets.bitrix24.reading import calls, crm, deals, users
+from dialog_assets.bitrix24.reading import Deals, calls, crm, users
 from dialog_assets.bitrix24.recordings import Recordings, Wanted
 from dialog_assets_tests.bitrix24.small_portal import (
     END,
@@ -31,7 +31,9 @@ from dialog_assets_tests.bitrix24.small_portal import (
     Statistic,
     asked,
     bad,
+    by_id,
     by_method,
+    by_owner,
     client_of,
     good,
 )
@@ -97,11 +99,11 @@ def test_calls_that_appear_meanwhile_disturb_nothing(ids: set[int], late: list[t
 
 
 def test_dense_history_is_read_in_full_batches() -> None:
-    """20,050 calls whose ids have no gaps: one request to begin with, then eight of fifty full pages and the tail's."""
-    portal = Statistic(range(1, 20_051))
+    """20,100 calls whose ids have no gaps: one request for both ends, then eight of fifty full pages and the tail's."""
+    portal = Statistic(range(1, 20_101))
     pages = read(client_of(portal))
     assert portal.requests == 1 + 8 + 1
-    assert sorted(len(page) for page in pages) == [50] + [2500] * 8
+    assert sorted(len(page) for page in pages) == [100] + [2500] * 8
 
 
 @pytest.mark.parametrize("share", [0.95, 0.7, 0.3, 0.02])
@@ -123,11 +125,26 @@ def test_a_crowd_after_one_stray_id_is_found_fast() -> None:
     assert portal.requests <= 8
 
 
-def test_a_small_day_is_one_request() -> None:
-    """A page that is not full is the end."""
-    portal = Statistic(range(1, 50))
-    read(client_of(portal))
-    assert portal.requests == 1
+@pytest.mark.parametrize(
+    ("size", "requests"), [(0, 1), (49, 1), (50, 1), (51, 1), (99, 1), (100, 1), (101, 2), (2500, 2)]
+)
+def test_a_small_day_costs_one_or_two_requests(size: int, requests: int) -> None:
+    """One where the first page and the last one meet, else one more for what lies between and above them."""
+    portal = Statistic(range(1, size + 1))
+    found = [call_id for page in read(client_of(portal)) for call_id in page]
+    assert sorted(found) == list(range(1, size + 1))
+    assert portal.requests == requests
+
+
+def test_a_last_page_that_is_none_is_not_taken_for_one() -> None:
+    """Where DESC is not honoured, only the ids of that page are used: how far they go."""
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        content = request.content.replace(b"ORDER=DESC", b"ORDER=ASC")
+        return portal(httpx2.Request("POST", request.url, content=content))
+
+    portal = Statistic(range(1, 301))
+    assert sorted(call_id for page in read(client_of(handler)) for call_id in page) == list(range(1, 301))
 
 
 def test_leaving_early_leaves_no_request_behind() -> None:
@@ -199,7 +216,7 @@ def test_a_failing_page_is_read_again_alone() -> None:
         return httpx2.Response(200, json=body)
 
     assert sorted(call_id for page in read(client_of(handler)) for call_id in page) == list(range(1, 301))
-    assert struck == [2, 6, 1]
+    assert struck == [2, 5, 1]
 
 
 def test_a_portal_that_hides_rows_is_an_error() -> None:
@@ -221,7 +238,7 @@ def numbers(value: Any) -> list[int]:
 
 
 def test_users_and_crm_objects_by_id() -> None:
-    """Pages of 50 ids in batches; ids that the portal lacks are absent, doubles are asked once."""
+    """Pages of 50 ids in batches; ids that the portal lacks are told, doubles are asked once."""
     asked: list[list[int]] = []
 
     def list_of(ids: list[int]) -> list[dict[str, str]]:
@@ -235,14 +252,18 @@ def test_users_and_crm_objects_by_id() -> None:
         }
     )
 
-    async def go() -> tuple[dict[int, Any], dict[int, Any], dict[int, Any]]:
+    async def go() -> tuple[Any, Any, Any]:
         async with client_of(portal) as client:
             wanted = [*range(1, 121), 1, 2]
-            return await users(client, wanted), await crm(client, "lead", wanted), await crm(client, "lead", [])
+            streams = users(client, wanted), crm(client, "lead", wanted), crm(client, "lead", [])
+            people, leads, none = [await by_id(stream) for stream in streams]
+            return people, leads, none
 
     people, leads, none = asyncio.run(go())
-    assert set(people) == set(leads) == {number for number in range(1, 121) if number % 7}
-    assert none == {}
+    for found, missing in (people, leads):
+        assert set(found) == {number for number in range(1, 121) if number % 7}
+        assert missing == list(range(7, 121, 7))
+    assert none == ({}, [])
     assert [len(ids) for ids in asked] == [50, 50, 20] * 2
 
 
@@ -251,7 +272,7 @@ def test_a_dropped_id_filter_is_noticed() -> None:
 
     async def go() -> None:
         async with client_of(by_method({"crm.contact.list": lambda _: [{"ID": "99"}]})) as client:
-            await crm(client, "contact", [1])
+            await by_id(crm(client, "contact", [1]))
 
     with pytest.raises(Bitrix24DataError, match="row 99 was not asked for"):
         asyncio.run(go())
@@ -283,7 +304,7 @@ def test_deals_of_all_pages_by_entity(*, counts: bool) -> None:
 
     async def go() -> dict[int, list[dict[str, Any]]]:
         async with client_of(portal) as client:
-            return await deals(client, "contact", [5, 6])
+            return await by_owner(Deals(client, "contact", [5, 6]))
 
     found = asyncio.run(go())
     assert [int(row["ID"]) for row in found[5]] == list(range(1, 121))
@@ -295,7 +316,7 @@ def test_deals_of_another_company_are_noticed() -> None:
 
     async def go() -> None:
         async with client_of(by_method({"crm.deal.list": lambda _: [{"ID": "1", "COMPANY_ID": "8"}]})) as client:
-            await deals(client, "company", [7])
+            await by_owner(Deals(client, "company", [7]))
 
     with pytest.raises(Bitrix24DataError, match="deal 1 does not fit"):
         asyncio.run(go())

@@ -16,7 +16,7 @@ from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.downloads import Place, download
 from dialog_assets.bitrix24.errors import Bitrix24AccessError, RecordingUnavailableError
 from dialog_assets.bitrix24.pacing import LeakyBucket
-from dialog_assets.bitrix24.reading import calls, crm, deals, users
+from dialog_assets.bitrix24.reading import Deals, calls, crm, users
 from dialog_assets.bitrix24.recordings import Found, Recordings, Wanted
 from dialog_assets.bitrix24.rows import CallRow, call_row, entity_row, user_row
 from dialog_assets.sandbox.bitrix24 import Bitrix24Server
@@ -26,7 +26,7 @@ from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.world import load_world
 from dialog_assets.sandbox.world.model import SandboxPortal
 from dialog_assets_tests.bitrix24.local_server import serve
-from dialog_assets_tests.bitrix24.small_portal import Naps
+from dialog_assets_tests.bitrix24.small_portal import Naps, by_id, by_owner
 
 WORLD = load_world()
 PORTALS = sorted(WORLD.portals)
@@ -76,7 +76,8 @@ def test_the_fictional_week_is_read_whole(name: str) -> None:
                 call.id for call in portal.calls if start <= call.start < end
             )
 
-            people = await users(client, [row.user_id for row in rows if row.user_id] + [999_999])
+            people, unknown = await by_id(users(client, [row.user_id for row in rows if row.user_id] + [999_999]))
+            assert 999_999 in unknown
             assert set(people) == {row.user_id for row in rows} & set(portal.users)
             assert all(user_row(row).name for row in people.values())
 
@@ -86,11 +87,11 @@ def test_the_fictional_week_is_read_whole(name: str) -> None:
                 "company": portal.companies,
             }
             for kind, table in tables.items():
-                found = await crm(client, kind, [*table, 999_999])
-                assert set(found) == set(table)
+                found, missing = await by_id(crm(client, kind, [*table, 999_999]))
+                assert (set(found), missing) == (set(table), [999_999])
                 assert all(entity_row(kind, row).title for row in found.values())
                 field = f"{kind.upper()}_ID"
-                for entity, some in (await deals(client, kind, table)).items():
+                for entity, some in (await by_owner(Deals(client, kind, table))).items():
                     expected = {number for number, deal in portal.deals.items() if str(deal.get(field)) == str(entity)}
                     assert {entity_row("deal", row).entity_id for row in some} == expected
 
