@@ -107,7 +107,7 @@ class Deals:
             failures: list[Bitrix24Error] = []
             async with aclosing(streamed(self._jobs(pending))) as results:
                 async for batch, outcomes in results:
-                    page: Rows = []
+                    page: dict[int, dict[str, Any]] = {}
                     for number, (group, pages) in enumerate(batch):
                         answers = [outcomes.pop(_key(number, place), None) for place in range(pages)]
                         failure = self._take(group, answers, page)
@@ -117,7 +117,8 @@ class Deals:
                         await self._prove(*self._stranger)
                         proved = True
                     if page:
-                        yield page
+                        self._given.update(page)
+                        yield list(page.values())
                     del page
             pending = [group for group in pending if group.need]
             if failures:
@@ -161,7 +162,7 @@ class Deals:
         return [failure]
 
     def _take(
-        self, group: _Group, outcomes: Sequence[Answer | Bitrix24Error | None], page: Rows
+        self, group: _Group, outcomes: Sequence[Answer | Bitrix24Error | None], page: dict[int, dict[str, Any]]
     ) -> Bitrix24Error | None:
         """Add to `page` up to the first short or failed answer; what follows it ran with a broken link."""
         for place, outcome in enumerate(outcomes):
@@ -176,7 +177,7 @@ class Deals:
                     # A link that this portal does not follow: the page is asked for by its number next time.
                     return None
                 raise self._dropped(f"deal {ids[0]}", group.owners)
-            page += self._fresh(group, ids, rows)
+            self._note(group, zip(ids, rows, strict=True), page)
             if len(rows) < PAGE:
                 group.need = 0
                 return None
@@ -190,16 +191,15 @@ class Deals:
                 return None
         return None
 
-    def _fresh(self, group: _Group, ids: Sequence[int], rows: Rows) -> Rows:
-        """Write down whose the deals are; gives the rows that were not given before."""
-        fresh: Rows = []
-        for deal, row in zip(ids, rows, strict=True):
+    def _note(
+        self, group: _Group, deals: Iterable[tuple[int, dict[str, Any]]], page: dict[int, dict[str, Any]]
+    ) -> None:
+        """Write down whose the deals are; those that were not given before go into `page`."""
+        for deal, row in deals:
             for owner in self._owners_in(group, deal, row):
                 self.by_owner[owner].append(deal)
             if deal not in self._given:
-                self._given.add(deal)
-                fresh.append(row)
-        return fresh
+                page[deal] = row
 
     def _owners_in(self, group: _Group, deal: int, row: Mapping[str, Any]) -> Iterable[int]:
         """Those of the group whose deal it is. Raises when it is nobody's, or does not tell whose it is."""
