@@ -1,7 +1,8 @@
 """The stand-in portal as one process for all clients: http and https over one state, a strict bucket, a price a command.
 
 `big_world` is the only place that knows how a large world is made. Prints its addresses as one line of JSON; `/bench/reset`
-empties bucket and books, `/bench/books` tells what was asked since.
+empties bucket and books and undoes what happened, `/bench/books` tells what was asked since, and how many bytes were sent;
+`/bench/faults` and `/bench/events` take scripts (dialog_assets/sandbox).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bench.clients.measured import fingerprint
+from dialog_assets.bitrix24.paging import PAGE, chunks
 from dialog_assets.sandbox.bitrix24 import Bitrix24Server
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.certificate import write_certificate
@@ -29,9 +31,9 @@ from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.world.model import World
 
 
-def big_world(calls: int, contacts: int, recordings: int) -> World:
+def big_world(calls: int, contacts: int, users: int, recordings: int) -> World:
     """One portal of that size."""
-    return crowd_world(calls, contacts=contacts, recordings=recordings)
+    return crowd_world(calls, contacts=contacts, users=users, recordings=recordings)
 
 
 class Portal:
@@ -39,7 +41,7 @@ class Portal:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._books, self._faults = Books(), Faults()
-        world = big_world(arguments.calls, arguments.contacts, arguments.recordings)
+        world = big_world(arguments.calls, arguments.contacts, arguments.users, arguments.recordings)
         self.server = Bitrix24Server(
             world,
             self._books,
@@ -49,10 +51,11 @@ class Portal:
             drain_per_second=arguments.drain_per_second,
             latency_ms=arguments.latency_ms,
         )
-        if arguments.flat:
+        if arguments.free:
             self.server.count_ms_per_1000 = self.server.offset_ms_per_1000 = 0.0
         if arguments.request_ms:
             self._faults.set([{"service": "bitrix24", "kind": "slow", "value": arguments.request_ms / 1000}])
+        self._sent = 0
         (self._portal,) = world.portals.values()
         self._app: ASGIApp = self.server.app
 
@@ -68,6 +71,8 @@ class Portal:
             "calls_fingerprint": fingerprint(ids),
             "contacts": sorted(portal.contacts),
             "deals": len(portal.deals),
+            "deal_pages": [(some[0] - 1, some[-1]) for some in chunks(sorted(portal.deals), PAGE)],
+            "users": sorted(portal.users),
             "recordings": sorted(portal.calls.recordings),  # type: ignore[attr-defined]
         }
 
@@ -76,13 +81,25 @@ class Portal:
         if scope["type"] == "http" and scope["path"].startswith("/bench/"):
             await (await self._control(Request(scope, receive)))(scope, receive, send)
         elif scope["type"] == "http":
-            await self._app(scope, receive, send)
+
+            async def counted(message: Message) -> None:
+                self._sent += len(message.get("body", b""))
+                await send(message)
+
+            await self._app(scope, receive, counted)
 
     async def _control(self, request: Request) -> Response:
-        if request.url.path == "/bench/reset":
+        name = request.url.path.removeprefix("/bench/")
+        if name == "reset":
             self.server.reset()
             self._books.reset()
-        return JSONResponse(self._books.as_dict().get("bitrix24", {"counts": {}, "items": {}}))
+            self._sent = 0
+        elif name == "faults":
+            self._faults.set(await request.json())
+        elif name == "events":
+            self.server.set_events(await request.json())
+        counts = self._books.as_dict().get("bitrix24", {"counts": {}})["counts"]
+        return JSONResponse({"counts": {**counts, "bytes": self._sent}})
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -129,9 +146,9 @@ def _server(app: ASGIApp, **options: Any) -> _Server:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name, kind in (("calls", int), ("contacts", int), ("recordings", int), ("bucket-size", int)):
+    for name, kind in (("calls", int), ("contacts", int), ("users", int), ("recordings", int), ("bucket-size", int)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     for name in ("drain-per-second", "latency-ms", "request-ms"):
         parser.add_argument(f"--{name}", type=float, required=True)
-    parser.add_argument("--flat", action="store_true", help="counting rows and passing over rows are free")
+    parser.add_argument("--free", action="store_true", help="counting rows and passing over rows are free")
     asyncio.run(_serve(parser.parse_args()))

@@ -60,18 +60,19 @@ def machine(versions: Mapping[str, str]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
-def write(part: str, facts: str, sections: Sequence[Section]) -> Path:
-    """Print the sections and write them to bench/results/<date>-<part>.md; returns the file."""
-    console = Console(width=None if Console().is_terminal else 160)
+def tell(part: str, facts: str, sections: Sequence[Section], *, to_file: bool) -> None:
+    """Print the sections, and write them to bench/results/<date>-<part>.md."""
+    console = Console(width=None if Console().is_terminal else 200)
     console.print(facts, highlight=False)
     for section in sections:
         section.show(console)
+    if not to_file:
+        return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{part}.md"
     text = "\n".join([f"# Measured: {part}", "", facts, "", *(section.markdown() for section in sections)])
     path.write_text(text, encoding="utf-8")
     console.print(f"Written to {path}")
-    return path
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -2,62 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import click
 
 from bench import bitrix24, report, store
+from bench.bitrix24.calls import Window
 
 PARTS = ("store", "bitrix24")
+CHUNKS = (500, 2500, 10_000)
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option(
-    "--large", is_flag=True, help="bitrix24: 500,000 calls too, and 50 and 200 ms a command for 20,000 calls."
-)
-@click.option("--size", "sizes", type=int, multiple=True, help="bitrix24: these numbers of calls instead.")
-@click.option("--latency-ms", default=4.0, show_default=True, help="bitrix24: what a command takes at the portal.")
-@click.option("--flat", is_flag=True, help="bitrix24: counting rows and passing over rows are free at the portal.")
-@click.option("--contacts", default=10_000, show_default=True, help="bitrix24: contacts to read by id; 0: none.")
-@click.option("--recordings", default=500, show_default=True, help="bitrix24: recordings to fetch; 0: none.")
-@click.option("--best-of", default=2, show_default=True, help="bitrix24: runs of each client.")
+@click.option("--large", is_flag=True, help="All sizes, all latencies: an hour instead of six minutes.")
+@click.option("--only", multiple=True, type=click.Choice(bitrix24.PARTS), help="bitrix24: these tables.")
+@click.option("--size", "sizes", type=int, multiple=True, help="bitrix24: windows of so many calls instead.")
+@click.option("--latency-ms", default=4.0, show_default=True, help="bitrix24, with --size: what a command takes.")
+@click.option("--free", is_flag=True, help="bitrix24, with --size: counting rows and passing over rows cost nothing.")
+@click.option("--contacts", type=int, help="bitrix24: contacts to read by id.")
+@click.option("--recordings", type=int, help="bitrix24: recordings to fetch.")
+@click.option("--best-of", type=int, help="bitrix24: runs of each client, where they are short.")
 @click.option("--rows", default=200_000, show_default=True, help="store: calls to write.")
 @click.option("--repetitions", default=3, show_default=True, help="store: how often all is repeated.")
-@click.option(
-    "--chunk", "chunks", type=int, multiple=True, help="store: calls a write; 500, 2,500 and 10,000 by default."
-)
+@click.option("--chunk", "chunks", type=int, multiple=True, help="store: calls a write.")
+@click.option("--no-file", is_flag=True, help="Print, and write nothing to bench/results/.")
 def main(
     parts: tuple[str, ...],
     large: bool,  # noqa: FBT001 -- click passes flags by position
+    only: tuple[str, ...],
     sizes: tuple[int, ...],
     latency_ms: float,
-    flat: bool,  # noqa: FBT001 -- click passes flags by position
-    contacts: int,
-    recordings: int,
-    best_of: int,
+    free: bool,  # noqa: FBT001 -- click passes flags by position
+    contacts: int | None,
+    recordings: int | None,
+    best_of: int | None,
     rows: int,
     repetitions: int,
     chunks: tuple[int, ...],
+    no_file: bool,  # noqa: FBT001 -- click passes flags by position
 ) -> None:
     """Measure, print tables of ratios, and write them with machine and date to bench/results/."""
     for part in parts or PARTS:
+        facts = report.machine({})
         if part == "store":
-            facts = report.machine({})
-            sections, versions = store.measure(rows, repetitions, chunks or (500, 2500, 10_000))
+            sections, versions = store.measure(rows, repetitions, chunks or (CHUNKS if large else CHUNKS[1:2]))
         else:
-            facts = report.machine({})
-            scale = bitrix24.Scale(
-                sizes=sizes or ((20_000, 130_000, 200_000, 500_000) if large else (20_000, 130_000, 200_000)),
-                latency_ms=latency_ms,
-                contacts=contacts,
-                recordings=recordings,
-                best_of=best_of,
-                flat=flat,
-            )
+            scale = bitrix24.LARGE if large else bitrix24.Scale()
+            given: dict[str, Any] = {
+                "parts": only,
+                "windows": tuple(Window(size, latency_ms, free) for size in sizes),
+                "contacts": contacts,
+                "recordings": recordings,
+                "best_of": best_of,
+            }
+            scale = replace(scale, **{name: value for name, value in given.items() if value})
             sections, versions = bitrix24.measure(scale)
-            for slower in (50.0, 200.0) if large else ():
-                more, _ = bitrix24.measure(bitrix24.Scale((20_000,), slower, 0, 0, 1, slow_too=False))
-                sections += more
-        report.write(part, "\n".join([facts, *(f"- {name}: {value}" for name, value in versions.items())]), sections)
+        told = "\n".join([facts, *(f"- {name}: {value}" for name, value in versions.items())])
+        report.tell(part, told, sections, to_file=not no_file)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Tally:
         self.ids = array("q")
         self.bytes = 0
         self.related = 0
+        self.seen: list[tuple[float, int]] = []
+        self.more: dict[str, Any] = {}
 
     def add(self, ids: Iterable[int]) -> None:
         """Count rows."""
@@ -41,28 +43,35 @@ def fingerprint(ids: Iterable[int]) -> str:
     return hashlib.sha256(array("q", sorted(set(ids))).tobytes()).hexdigest()[:16]
 
 
-def main(cases: Mapping[str, Callable[[Job, Tally], None]]) -> None:
-    """Do the job that stdin describes, and write what it took to stdout."""
+def main(cases: Mapping[str, Callable[[Job, Tally], None]], ready: Callable[[], None] = lambda: None) -> None:
+    """Do the job that stdin describes, and write what it took to stdout. What is imported, and `ready`, is not measured."""
     job = json.load(sys.stdin)
+    ready()
     idle = _memory_mb("VmRSS")
+    begun_at = time.time()
     tally = Tally()
     outcome = "ok"
     cpu = time.process_time()
     try:
         cases[job["case"]](job, tally)
     except Exception as error:  # noqa: BLE001 -- how a client fails is a result
-        outcome = type(error).__name__
+        outcome = " ".join(filter(None, (type(error).__name__, str(getattr(error, "code", "") or ""))))
     wall = time.perf_counter() - tally.begun
     peak = _memory_mb("VmHWM")
-    unique = set(tally.ids)
+    distinct = set(tally.ids)
+    # What appeared while the client read, or went away, may have been read or not.
+    unique = {one for one in distinct if one <= job.get("top", one)} - set(job.get("gone", ()))
     sys.stdout.write(
         json.dumps(
             {
+                **tally.more,
                 "outcome": outcome,
+                "begun_at": begun_at,
                 "wall_s": wall,
                 "cpu_s": time.process_time() - cpu,
                 "first_s": tally.first_s,
                 "rows": len(tally.ids),
+                "distinct": len(distinct),
                 "unique": len(unique),
                 "fingerprint": fingerprint(unique),
                 "ascending": all(low < high for low, high in zip(tally.ids, tally.ids[1:], strict=False)),

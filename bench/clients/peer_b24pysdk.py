@@ -41,10 +41,14 @@ def _contacts(job: Job, tally: Tally) -> None:
     tally.related = sum(len(rows) for rows in _results(client.call_batches(deals)))
 
 
+def _users(job: Job, tally: Tally) -> None:
+    tally.add(int(row["ID"]) for row in _client(job).call_list("user.get", {})["result"])
+
+
 def _results(answer: Any) -> list[list[dict[str, Any]]]:
     found = answer["result"]["result"]
     return list(found.values()) if isinstance(found, dict) else list(found)
 
 
 if __name__ == "__main__":
-    main({"calls": _calls, "calls_fast": _calls_fast, "contacts": _contacts})
+    main({"calls": _calls, "calls_fast": _calls_fast, "contacts": _contacts, "users": _users})

@@ -38,5 +38,9 @@ def _contacts(job: Job, tally: Tally) -> None:
     tally.related = sum(len(some) if isinstance(some, list | tuple) else 1 for some in answers if some)
 
 
+def _users(job: Job, tally: Tally) -> None:
+    tally.add(int(row["ID"]) for row in _client(job).get_all("user.get"))
+
+
 if __name__ == "__main__":
-    main({"calls": _calls, "calls_slowly": _calls_slowly, "contacts": _contacts})
+    main({"calls": _calls, "calls_slowly": _calls_slowly, "contacts": _contacts, "users": _users})

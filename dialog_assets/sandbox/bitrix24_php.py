@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)")
 _ESCAPE = re.compile(r"\\.")
@@ -22,19 +24,31 @@ _QUOTED_MARK = json.dumps(_MARK)
 def parse_query(text: str) -> dict[str, Any]:
     """Read an urlencoded string with PHP brackets: `a[b][0]=c` becomes `{"a": {"b": ["c"]}}`; values stay strings."""
     tree: dict[str, Any] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True, errors="replace"):
-        head, bracket, rest = name.partition("[")
-        if not head:
-            continue
-        closed = bracket and "]" in rest
-        path = [re.sub(r"[ .\[]", "_", head if closed else name)]
-        if closed:
-            path += re.findall(r"\[([^\]]*)\]", bracket + rest)
-        _put(tree, path, value)
+    for pair in filter(None, text.split("&")):
+        name, _, value = pair.partition("=")
+        path = _path(name)
+        if path:
+            _put(tree, path, _decoded(value))
     return {key: shape(value) for key, value in tree.items()}
 
 
-def _put(node: dict[str, Any], path: list[str], value: str) -> None:
+@lru_cache(10_000)  # a client that asks for many ids sends the same names again and again
+def _path(quoted: str) -> tuple[str, ...]:
+    """The steps that a name leads to; none for a name that PHP drops."""
+    name = _decoded(quoted)
+    head, bracket, rest = name.partition("[")
+    if not head:
+        return ()
+    if not bracket or "]" not in rest:
+        return (re.sub(r"[ .\[]", "_", name),)
+    return (re.sub(r"[ .\[]", "_", head), *re.findall(r"\[([^\]]*)\]", bracket + rest))
+
+
+def _decoded(text: str) -> str:
+    return unquote_plus(text, errors="replace") if "%" in text or "+" in text else text
+
+
+def _put(node: dict[str, Any], path: Sequence[str], value: str) -> None:
     for step, key in enumerate(path):
         name = key if key or step == 0 else str(_next_index(node))
         if step == len(path) - 1:

@@ -210,7 +210,7 @@ class Table:
         """What the indexes make of a filter."""
         low_id, high_id = -math.inf, math.inf
         low_time, high_time = 0, len(self._times)
-        chosen: set[int] | None = None
+        chosen: Sequence[int] | None = None
         rest: list[RowTest] = []
         if self._moment is not None and until is not None:
             high_time = bisect_right(self._times, until.timestamp())
@@ -226,13 +226,13 @@ class Table:
                     continue
                 some = self._chosen(test)
                 if some is not None:
-                    chosen = some if chosen is None else chosen & some
+                    chosen = some if chosen is None else sorted(set(chosen).intersection(some))
                     continue
             rest.append(test)
         windowed = self._moment is not None and (low_time > 0 or high_time < len(self._times))
         ids: Sequence[int] = self.ids if not windowed else self._window(low_time, high_time)
         if chosen is not None:
-            ids = [number for number in sorted(chosen) if _has(ids, number)]
+            ids = [number for number in chosen if _has(ids, number)] if windowed else chosen
         low = 0 if low_id == -math.inf else bisect_left(ids, low_id)
         high = len(ids) if high_id == math.inf else bisect_right(ids, high_id)
         narrowed = chosen is not None or low > 0 or high < len(ids) or self._moment is None
@@ -250,16 +250,18 @@ class Table:
             return (after_last if test.operator == ">" else before_first), len(self._times)
         return 0, before_first if test.operator == "<" else after_last
 
-    def _chosen(self, test: Condition) -> set[int] | None:
-        """The ids that an `=` names, directly or by a link field; None where no index helps."""
+    def _chosen(self, test: Condition) -> Sequence[int] | None:
+        """The ids of rows that an `=` names, directly or by a link field, ascending; None where no index helps."""
         if test.operator != "=" or test.kind != "number":
             return None
         if test.field == "ID":
-            return {int(value) for value in test.values if value == int(value)}
+            return sorted(number for number in {int(one) for one in test.values if one == int(one)} if number in self)
         if test.field not in self._links or Decimal(0) in test.values:
             return None
         whole = [int(value) for value in test.values if value == int(value)]
-        return {number for value in whole for number in self.linked(test.field, value)}
+        return self._keep(
+            ("linked", test), lambda: sorted({number for value in whole for number in self.linked(test.field, value)})
+        )
 
     def _window(self, low: int, high: int) -> Sequence[int]:
         return self._keep(("window", low, high), lambda: array("q", sorted(self._by_time[low : max(low, high)])))

@@ -343,6 +343,7 @@ def crowd_portal(
     *,
     contacts: int = 10_000,
     deals_each: int = 2,
+    users: int = USERS,
     recordings: int = 500,
     recording_size: int = 120_000,
     days: float = 365,
@@ -355,11 +356,11 @@ def crowd_portal(
     """A portal with `calls` calls over `days` from `first` (2025-03-01 in its time zone).
 
     The webhook is user 1 with the secret "{portal}-secret", named in {PORTAL}_WEBHOOK. `gap` 3 leaves two ids of three
-    unused, `recording_size` is in bytes.
+    unused, `recording_size` is in bytes. Of the `users` the first USERS make the calls.
     """
     zone = ZoneInfo(time_zone)
     begin = first or datetime(2025, 3, 1, tzinfo=zone)
-    users = {
+    people = {
         number: rows.user(
             {
                 "id": number,
@@ -371,14 +372,14 @@ def crowd_portal(
             },
             _OFFSET,
         )
-        for number in range(1, USERS + 1)
+        for number in range(1, users + 1)
     }
     return SandboxPortal(
         portal=portal,
         webhook_user=1,
         webhook_secret=f"{portal}-secret",
         time_zone=time_zone,
-        users=users,
+        users=people,
         contacts=CrowdContacts(contacts),
         leads={},
         companies={},
