@@ -179,7 +179,7 @@ class Sandbox:
     async def reset(self) -> None:
         """Bring VoiceKit's operations, inbound and archived objects back to nothing, the portals to their start."""
         self.bitrix24.reset()
-        self.voicekit.operations.reset()
+        self.voicekit.reset()
         self.inbound.reset()
         await asyncio.to_thread(self.s3.reset)
 
@@ -251,7 +251,7 @@ class Sandbox:
             deepseek_key=DEEPSEEK_API_KEY,
             latency_ms=self._latency_ms,
         )
-        control = control_app(*shared, self.clock, self.addresses, self.reset, self.bitrix24)
+        control = control_app(*shared, self.clock, self.addresses, self.reset, self.bitrix24, self._voicekit)
         portals = self.bitrix24.app
         return {
             "bitrix24": portals,

@@ -13,12 +13,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from dialog_assets.sandbox.voicekit_auth import RefusedError
+from dialog_assets.sandbox.voicekit_behaviour import Order
 from dialog_assets.sandbox.world.model import Recording, World
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2
 
@@ -28,17 +28,19 @@ STREAMING_ONLY = (stt_pb2.RAW_AAC_LC, stt_pb2.RAW_ER_AAC_LD)
 CODECS: dict[int, tuple[str, ...]] = {stt_pb2.MPEG_AUDIO: ("mp3", "mp3float"), stt_pb2.ADTS_AAC: ("aac",)}
 SAMPLE_BYTES: dict[int, int] = {stt_pb2.LINEAR16: 2, stt_pb2.MULAW: 1, stt_pb2.ALAW: 1}
 
-Order = Literal["varied", "time", "channel", "shuffled"]
-
 
 @dataclass(frozen=True)
 class Audio:
-    """Audio as received. `seconds` is 0 where it cannot be known; `problem` says why it cannot be recognised."""
+    """Audio as received. `seconds` is 0 where it cannot be known; `problem` says why it cannot be recognised.
+
+    `untrue`: the problem is a config that is not true of audio that can be decoded; how many times too slow it is read.
+    """
 
     sha256: str
     seconds: float
     recording: Recording | None
     problem: str | None
+    untrue: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,10 @@ def check_config(config: stt_pb2.RecognitionConfig, *, streaming: bool = False) 
 
 
 class Recogniser:
-    """Knows the world's recordings by sha256. `order` is the order of results; varied: one of the others by the audio."""
+    """Knows the world's recordings by sha256."""
 
-    def __init__(self, world: World, order: Order = "varied") -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._order = order
         self._recordings: dict[str, Recording] | None = None
         self._probes: dict[str, _Probe | None] = {}
         self._lock = asyncio.Lock()
@@ -95,8 +96,10 @@ class Recogniser:
         async with self._lock:
             return await asyncio.to_thread(self._examine, config, data)
 
-    def recognise(self, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
-        """The answer for audio without a problem; no results for silence and for audio that the world does not know."""
+    def recognise(
+        self, config: stt_pb2.RecognitionConfig, audio: Audio, order: Order = "varied"
+    ) -> stt_pb2.RecognizeResponse:
+        """What is heard in the audio; no results for silence and for audio that the world does not know."""
         raw = config.encoding not in CODECS
         recording = audio.recording
         if recording is None or raw or recording.content in ("silence", "damaged"):
@@ -106,7 +109,7 @@ class Recogniser:
         if config.do_not_perform_vad:
             phrases = _without_pauses(phrases)
         return stt_pb2.RecognizeResponse(
-            results=[_result(config, phrase, chance) for phrase in self._ordered(phrases, audio.sha256, chance)]
+            results=[_result(config, phrase, chance) for phrase in _ordered(phrases, order, audio.sha256, chance)]
         )
 
     def _examine(self, config: stt_pb2.RecognitionConfig, data: bytes) -> Audio:
@@ -124,7 +127,9 @@ class Recogniser:
         probe = self._probes[sha256]
         if probe is None or (recording is not None and recording.content == "damaged"):
             return Audio(sha256, 0.0, recording, "audio cannot be decoded")
-        return Audio(sha256, probe.seconds, recording, _mismatch(config, probe, codecs))
+        problem = _mismatch(config, probe, codecs)
+        pace = probe.sample_rate * probe.channels / (config.sample_rate_hertz * config.num_channels)
+        return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
     def _known(self) -> dict[str, Recording]:
         if self._recordings is None:
@@ -139,15 +144,16 @@ class Recogniser:
             }
         return self._recordings
 
-    def _ordered(self, phrases: Sequence[Phrase], sha256: str, chance: random.Random) -> list[Phrase]:
-        orders: tuple[Order, ...] = ("time", "channel", "shuffled")
-        order = orders[int(sha256[:8], 16) % 3] if self._order == "varied" else self._order
-        by_time = sorted(phrases, key=lambda phrase: (phrase.start_ms, phrase.channel))
-        if order == "channel":
-            return sorted(by_time, key=lambda phrase: -phrase.channel)
-        if order == "shuffled":
-            chance.shuffle(by_time)
-        return by_time
+
+def _ordered(phrases: Sequence[Phrase], order: Order, sha256: str, chance: random.Random) -> list[Phrase]:
+    orders: tuple[Order, ...] = ("time", "channel", "shuffled")
+    chosen = orders[int(sha256[:8], 16) % 3] if order == "varied" else order
+    by_time = sorted(phrases, key=lambda phrase: (phrase.start_ms, phrase.channel))
+    if chosen == "channel":
+        return sorted(by_time, key=lambda phrase: -phrase.channel)
+    if chosen == "shuffled":
+        chance.shuffle(by_time)
+    return by_time
 
 
 def _mismatch(config: stt_pb2.RecognitionConfig, probe: _Probe, codecs: tuple[str, ...]) -> str | None:

@@ -124,6 +124,12 @@ def test_control(tmp_path: Path) -> None:
             assert now.status_code == 200
             assert sandbox.clock.has_come(datetime(2026, 3, 2, 9, tzinfo=UTC))
             assert not sandbox.clock.has_come(datetime(2026, 3, 2, 9, 0, 1, tzinfo=UTC))
+            assert (
+                await http.post("/voicekit", json={"max_operations": 0, "recognition_s": [1, 2]})
+            ).status_code == 200
+            assert (await http.get("/voicekit")).json()["recognition_s"] == [1, 2]
+            with pytest.raises(grpc.aio.AioRpcError, match="limit exceeded"):
+                await submit(sandbox, (tmp_path / "1.mp3").read_bytes())
             sandbox.inbound.store("a", b"x")
             bucket = sandbox.environment["S3_BUCKET"]
             client = archive(sandbox)
@@ -149,6 +155,9 @@ BAD = [
     ("/faults", '[{"service": "voicekit", "kind": "x", "times": "many"}]'),
     ("/faults", '[{"service": "voicekit", "kind": "x", "probability": 2}]'),
     ("/faults", '[{"service": "voicekit", "kind": "x", "times": true}]'),
+    ("/voicekit", "[]"),
+    ("/voicekit", '{"speed": 1}'),
+    ("/voicekit", '{"order": "best"}'),
     ("/clock", "null"),
     ("/clock", '{"now": 5}'),
     ("/clock", '{"now": "today"}'),
