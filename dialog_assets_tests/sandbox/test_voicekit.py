@@ -13,7 +13,7 @@ import pytest
 
 from dialog_assets.sandbox.voicekit import OPERATIONS, QUOTA_TEXT, STT, URI_PREFIX
 from dialog_assets.sandbox.voicekit_auth import RefusedError, check_token
-from dialog_assets.sandbox.voicekit_recognition import Recogniser
+from dialog_assets.sandbox.voicekit_recognition import Content, Recogniser
 from dialog_assets.sandbox.world import load_world
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2 as lr
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2 as stt
@@ -409,7 +409,7 @@ def test_whole_world_is_heard() -> None:
         assert recordings
         for path, recording in recordings.items():
             config = configured(channels=recording.channels)
-            audio = await recogniser.examine(config, path.read_bytes())
+            audio = await recogniser.examine(config, Content(path.read_bytes()))
             if recording.content == "damaged":
                 assert audio.problem, path
                 continue
