@@ -125,7 +125,8 @@ class Recogniser:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._recordings: dict[str, Recording] | None = None
+        self._by_size: dict[int, list[Recording]] | None = None
+        self._recordings: dict[str, Recording] = {}
         self._probes: dict[str, _Probe | None] = {}
         self._lock = asyncio.Lock()
 
@@ -152,7 +153,7 @@ class Recogniser:
 
     def _examine(self, config: stt_pb2.RecognitionConfig, sound: Sound) -> Audio:
         sha256 = sound.sha256
-        recording = self._known().get(sha256)
+        recording = self._known(sound)
         width = SAMPLE_BYTES.get(config.encoding)
         if width is not None:
             seconds = sound.size / (config.sample_rate_hertz * config.num_channels * width)
@@ -171,18 +172,20 @@ class Recogniser:
         pace = probe.sample_rate * probe.channels / (config.sample_rate_hertz * config.num_channels)
         return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
-    def _known(self) -> dict[str, Recording]:
-        if self._recordings is None:
+    def _known(self, sound: Sound) -> Recording | None:
+        """The world's recording of these bytes. Only recordings of their size are read, since a world may hold thousands."""
+        if self._by_size is None:
             by_path = {
                 recording.path: recording
                 for portal in self._world.portals.values()
                 for recording in portal.recordings.values()
             }
-            self._recordings = {
-                hashlib.sha256(recording.read(0, recording.size or 0)).hexdigest(): recording
-                for recording in by_path.values()
-            }
-        return self._recordings
+            self._by_size = {}
+            for recording in by_path.values():
+                self._by_size.setdefault(recording.size or 0, []).append(recording)
+        for recording in self._by_size.pop(sound.size, ()):
+            self._recordings[hashlib.sha256(recording.read(0, sound.size)).hexdigest()] = recording
+        return self._recordings.get(sound.sha256)
 
 
 def _ordered(phrases: Sequence[Phrase], order: Order, sha256: str, chance: random.Random) -> list[Phrase]:
