@@ -1,4 +1,4 @@
-"""VoiceKit over gRPC: SpeechToText and Operations on one plaintext port, as strict as facts/voicekit.md section 5.
+"""VoiceKit over gRPC: SpeechToText and Operations, plaintext and TLS, as strict as facts/voicekit.md section 5.
 
 Here: the calls, their checks, faults and books. Beside it: `voicekit_auth` (tokens), `voicekit_operations` (life cycle),
 `voicekit_recognition` (what is heard), `voicekit_manner` (how an answer is spoilt), `voicekit_behaviour` (switches).
@@ -20,6 +20,7 @@ x-client-request-id of a recognition and its object's name (or the audio's sha25
     more seconds of processing) · stuck (never ends; `value` "enqueued": never begins) · late_listing (`value` seconds until
     it is in listings; none: never)
   on GetOperation and WaitOperation: expired (the operation is forgotten, then 5)
+  on WatchOperations: watch_cut (13 after `value` seconds of listening, section 6)
 
 Books, service "voicekit": counts by rpc, "submitted", "audio_seconds" (started seconds), "over_quota" (refusals by either
 quota), "planned_ms" (time that accepted operations take, scaled; the bound of N slots is its Nth part);
@@ -31,15 +32,19 @@ ones too, by rpc); cost in RUB.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
+import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -68,6 +73,7 @@ OPERATIONS = "tinkoff.cloud.longrunning.v1.Operations"
 URI_PREFIX = f"storage://s3.api.tinkoff.ai/{BUCKET}/"
 MESSAGE_LIMIT = 32_000_000
 WATCH_CHUNK = 100
+WATCH_CUT_TEXT = "Received RST_STREAM with error code 0"
 SILENCE_S = 86_400.0
 # Roubles a second: 0.18 a minute deferred, 0.48 at once, 0.72 streamed (facts/voicekit.md 3.4).
 RUB_PER_SECOND = {
@@ -118,22 +124,39 @@ class VoiceKitServer:
         self._latency_s = latency_ms / 1000
         self._open: Counter[tuple[str, str]] = Counter()
         self._submissions: Counter[str] = Counter()
+        self.secure_port: int | None = None
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, port: int = 0, host: str = "127.0.0.1") -> int:
-        """Serve on `host`, on a free port if `port` is 0; returns the port. OSError if the port is taken."""
-        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.so_reuseport", 0)]
+    async def start(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        secure_port: int | None = None,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> int:
+        """Serve on `host`, plaintext, on a free port if `port` is 0; returns the port. OSError if the port is taken.
+
+        With `certificate` (PEM files of it and its key) the same is served over TLS on `secure_port`; 0 is any free one that
+        ends in 443, as clients take such a port, and only such, for TLS (section 2). `self.secure_port` tells which it is.
+        """
+        options = [
+            ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+            ("grpc.max_send_message_length", MESSAGE_LIMIT),
+            ("grpc.so_reuseport", 0),
+        ]
         bound = 443
-        # Clients take a port that ends in 443 for TLS (facts/voicekit.md section 2).
         while str(bound).endswith("443"):
             server = grpc.aio.server(options=options)
             server.add_generic_rpc_handlers((self._speech_to_text(), self._operations_service()))
-            try:
-                bound = server.add_insecure_port(f"{host}:{port}")
-            except RuntimeError as error:
-                raise OSError(str(error)) from error
+            bound = _bind(server.add_insecure_port, host, port)
             if port:
                 break
+        if certificate is not None:
+            chain, key = (path.read_bytes() for path in certificate)
+            credentials = grpc.ssl_server_credentials([(key, chain)])
+            listen = partial(server.add_secure_port, server_credentials=credentials)
+            self.secure_port = _bind(listen, host, secure_port or free_secure_port(host))
         self._server = server
         await server.start()
         return bound
@@ -355,16 +378,20 @@ class VoiceKitServer:
         async with self._call(context, OPERATIONS, "WatchOperations", request.filter.exact_group) as call:
             check_filter(request.filter)
             with self.operations.changes(call.api_key) as changes:
-                present = self.operations.select(call.api_key, request.filter)
-                for start in range(0, max(len(present), 1), WATCH_CHUNK):
-                    chunk = longrunning_pb2.OperationsInitialState(operations=present[start : start + WATCH_CHUNK])
+                for part in _parted(self.operations.select(call.api_key, request.filter)):
+                    chunk = longrunning_pb2.OperationsInitialState(operations=part)
                     yield longrunning_pb2.WatchOperationsResponse(initial_state=chunk)
                 yield longrunning_pb2.WatchOperationsResponse(init_finished=Empty())
-                while request.listen_for_updates:
-                    _, operation = await changes.get()
-                    if operation is not None and matches(request.filter, operation.id, operation.group):
-                        update = longrunning_pb2.OperationsUpdate(operations=[operation])
-                        yield longrunning_pb2.WatchOperationsResponse(update=update)
+                cut = self._strike(call, "watch_cut")
+                try:
+                    async with asyncio.timeout(float(cut.value or 0) if cut else None):
+                        while request.listen_for_updates:
+                            _, operation = await changes.get()
+                            if operation is not None and matches(request.filter, operation.id, operation.group):
+                                update = longrunning_pb2.OperationsUpdate(operations=[operation])
+                                yield longrunning_pb2.WatchOperationsResponse(update=update)
+                except TimeoutError:
+                    raise RefusedError(grpc.StatusCode.INTERNAL, WATCH_CUT_TEXT) from None
 
     async def _delete_operation(self, request: longrunning_pb2.DeleteOperationRequest, context: Context) -> Empty:
         async with self._call(context, OPERATIONS, "DeleteOperation", request.filter.exact_id) as call:
@@ -387,7 +414,9 @@ class VoiceKitServer:
         if not name or name == audio.uri:
             raise _invalid(f"audio.uri does not begin with {URI_PREFIX}")
         stored = self._inbound.objects_of(call.api_key).stored(name)
-        return RefusedError(grpc.StatusCode.NOT_FOUND, "audio.uri: no such object") if stored is None else stored
+        if stored is not None:
+            return stored
+        return RefusedError(grpc.StatusCode[self.behaviour.missing_object], "audio.uri: no such object")
 
     def _verdict(self, problem: RefusedError) -> longrunning_pb2.Status:
         if self.behaviour.bad_audio == "refused":
@@ -442,11 +471,39 @@ class VoiceKitServer:
             self.operations.forget(call.api_key, operation_id)
 
 
+def _bind(listen: Callable[[str], int], host: str, port: int) -> int:
+    try:
+        return listen(f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def free_secure_port(host: str) -> int:
+    """A port that nobody uses and that ends in 443. OSError if there is none."""
+    for port in range(1443, 65536, 1000):
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            return port
+    raise OSError(f"no port that ends in 443 is free on {host}")
+
+
 async def _lost(fault: Fault) -> RefusedError:
     """What the client gets instead of an answer; a silent fault keeps it waiting first."""
     if fault.kind.startswith("silent"):
         await asyncio.sleep(SILENCE_S if fault.value is None else float(fault.value))
     return RefusedError(*(BEFORE | AFTER).get(fault.kind, BEFORE["unavailable_before"]))
+
+
+def _parted(operations: Sequence[longrunning_pb2.Operation]) -> Iterator[list[longrunning_pb2.Operation]]:
+    """All operations in lists of a bounded number and size; one empty list if there are none."""
+    part: list[longrunning_pb2.Operation] = []
+    size = 0
+    for operation in operations:
+        if part and (len(part) == WATCH_CHUNK or size + operation.ByteSize() > MESSAGE_LIMIT // 2):
+            yield part
+            part, size = [], 0
+        part.append(operation)
+        size += operation.ByteSize()
+    yield part
 
 
 def _unary(behaviour: Callable[..., Any], request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
