@@ -30,7 +30,7 @@ class BehaviourError(DialogAssetsError):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """The switches; seconds are of the real clock.
+    """The switches; seconds are of the real clock. Of headerless audio nothing can be told: an untrue config gives garbage.
 
     | switch | meaning |
     |---|---|

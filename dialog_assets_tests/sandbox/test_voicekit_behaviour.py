@@ -268,7 +268,7 @@ def test_bad_switches(name: str, value: Any) -> None:
 
 
 def test_switches_are_described() -> None:
-    """Every switch has a line in the table, and its default can be given back as JSON."""
+    """Every switch has a line in the table, and its default can be given back."""
     for one in fields(Behaviour):
         assert one.name in (Behaviour.__doc__ or "")
         assert Behaviour().changed({one.name: getattr(Behaviour(), one.name)}) == Behaviour()
