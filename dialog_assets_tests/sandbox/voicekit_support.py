@@ -110,20 +110,21 @@ def token(
     secret: bytes | None = None,
     expires_in: float = 600,
     padded: bool = False,
+    altchars: bytes = b"-_",
     **changes: Any,
 ) -> str:
-    """A signed token; `changes` replace claims."""
+    """A signed token, its segments in base64 with `altchars`; `changes` replace claims."""
     claims = {"aud": audience, "exp": time.time() + expires_in, "iss": "tests", "sub": "tests", **changes}
     secrets = {API_KEY: SECRET, OTHER_KEY: OTHER_SECRET}
     signing = base64.b64decode(secrets.get(key, SECRET)) if secret is None else secret
     parts = [{"alg": "HS256", "typ": "JWT", "kid": key}, claims]
-    text = ".".join(_segment(json.dumps(part).encode(), padded) for part in parts)
-    return f"{text}.{_segment(hmac.new(signing, text.encode(), hashlib.sha256).digest(), padded)}"
 
+    def segment(data: bytes) -> str:
+        encoded = base64.b64encode(data, altchars).decode()
+        return encoded if padded else encoded.rstrip("=")
 
-def _segment(data: bytes, padded: bool) -> str:  # noqa: FBT001
-    text = base64.urlsafe_b64encode(data).decode()
-    return text if padded else text.rstrip("=")
+    text = ".".join(segment(json.dumps(part, ensure_ascii=False).encode()) for part in parts)
+    return f"{text}.{segment(hmac.new(signing, text.encode(), hashlib.sha256).digest())}"
 
 
 class Bench:
