@@ -123,7 +123,7 @@ def token(
         encoded = base64.b64encode(data, altchars).decode()
         return encoded if padded else encoded.rstrip("=")
 
-    text = ".".join(segment(json.dumps(part, ensure_ascii=False).encode()) for part in parts)
+    text = ".".join(segment(json.dumps(part).encode()) for part in parts)
     return f"{text}.{segment(hmac.new(signing, text.encode(), hashlib.sha256).digest())}"
 
 
