@@ -24,8 +24,8 @@ x-client-request-id of a recognition and its object's name (or the audio's sha25
 
 Books, service "voicekit": counts by rpc, "submitted", "audio_seconds" (started seconds), "over_quota" (refusals by either
 quota), "planned_ms" (time that accepted operations take, scaled; the bound of N slots is its Nth part);
-items "recording" (by sha256 of the audio), "request_id" and "submission" (both with a space between) at each accepted
-submission, "peak_operations" (most in progress at once, by API key), "peak_open_calls" (most of one key at once, refused
+items at each accepted submission: "recording" (by sha256 of the audio), "request_id", "submission" (request id, space,
+recording), "config" ("MPEG_AUDIO 8000 2"); items "peak_operations" (most in progress at once, by API key), "peak_open_calls" (most of one key at once, refused
 ones too, by rpc); cost in RUB.
 """
 
@@ -205,14 +205,16 @@ class VoiceKitServer:
                 outcome = failure(failed)
             # Again, as others were let in meanwhile; from here to the end nothing is awaited.
             self._check_quota(call)
-            return self._accept(call, request.group, audio, outcome)
+            return self._accept(call, request, audio, outcome)
 
     def _check_quota(self, call: Call) -> None:
         limit = self.behaviour.max_operations
         if limit is not None and self.operations.in_progress(call.api_key) >= limit:
             raise self._gate.over_quota()
 
-    def _accept(self, call: Call, group: str, audio: Audio | None, outcome: Outcome) -> longrunning_pb2.Operation:
+    def _accept(
+        self, call: Call, request: stt_pb2.LongRunningRecognizeRequest, audio: Audio | None, outcome: Outcome
+    ) -> longrunning_pb2.Operation:
         recording = audio.sha256 if audio else call.label
         self._submissions[recording] += 1
         times = self.behaviour.times(recording, self._submissions[recording], audio.seconds if audio else 0.0)
@@ -221,12 +223,12 @@ class VoiceKitServer:
         listing_delay_s = self.behaviour.listing_delay_s
         if late is not None:
             listing_delay_s = math.inf if late.value is None else float(late.value)
-        self._write_down(call, audio)
+        self._write_down(call, request.config, audio)
         if queued_s + processing_s < math.inf:
             self._books.count(SERVICE, "planned_ms", round((queued_s + processing_s) * 1000))
         operation = self.operations.submit(
             call.api_key,
-            group=group,
+            group=request.group,
             request_id=call.request_id,
             outcome=outcome,
             queued_s=queued_s,
@@ -360,7 +362,7 @@ class VoiceKitServer:
         problem = self._problem(audio)
         if problem is not None:
             raise problem
-        self._write_down(call, audio)
+        self._write_down(call, config, audio)
         return self._hear(call, config, audio)
 
     def _hear(self, call: Call, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
@@ -378,8 +380,10 @@ class VoiceKitServer:
                 response = CHANGES[kind](response)
         return response
 
-    def _write_down(self, call: Call, audio: Audio | None) -> None:
+    def _write_down(self, call: Call, config: stt_pb2.RecognitionConfig, audio: Audio | None) -> None:
         self._books.count(SERVICE, "submitted")
+        encoding = stt_pb2.AudioEncoding.Name(config.encoding)
+        self._books.item(SERVICE, "config", f"{encoding} {config.sample_rate_hertz} {config.num_channels}")
         if call.request_id:
             self._books.item(SERVICE, "request_id", call.request_id)
         self._books.item(SERVICE, "submission", f"{call.request_id} {audio.sha256 if audio else ''}")
