@@ -25,8 +25,8 @@ x-client-request-id of a recognition and its object's name (or the audio's sha25
 Books, service "voicekit": counts by rpc, "submitted", "audio_seconds" (started seconds), "over_quota" (refusals by either
 quota), "planned_ms" (time that accepted operations take, scaled; the bound of N slots is its Nth part);
 items at each accepted submission: "recording" (by sha256 of the audio), "request_id", "submission" (request id, space,
-recording), "config" ("MPEG_AUDIO 8000 2"); items "peak_operations" (most in progress at once, by API key), "peak_open_calls" (most of one key at once, refused
-ones too, by rpc); cost in RUB.
+recording), "config" ("MPEG_AUDIO 8000 2"); items "peak_operations" (most in progress at once, by API key) and
+"peak_open_calls" (most of one key at once, refused ones too, by rpc); cost in RUB.
 """
 
 from __future__ import annotations
