@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -137,7 +138,7 @@ class Recogniser:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._by_size: dict[int, list[_Known]] | None = None
+        self._by_size: dict[int, deque[_Known]] | None = None
         self._recordings: dict[str, _Known] = {}
         self._probes: dict[str, _Probe | None] = {}
         self._lock = asyncio.Lock()
@@ -183,7 +184,7 @@ class Recogniser:
         return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
     def _known(self, sound: Sound) -> _Known | None:
-        """The world's recording of these bytes. Only recordings of their size are read, since a world may hold thousands."""
+        """The world's recording of these bytes; of a world of thousands only recordings of their size are read, till it is found."""
         if self._by_size is None:
             by_path = {
                 recording.path: recording
@@ -195,8 +196,10 @@ class Recogniser:
                 known = _Known(recording, samples_of(recording.path))
                 sizes = [recording.size or 0] if known.samples is None else [recording.size or 0, known.samples.length]
                 for size in sizes:
-                    self._by_size.setdefault(size, []).append(known)
-        for known in self._by_size.pop(sound.size, ()):
+                    self._by_size.setdefault(size, deque()).append(known)
+        unread = self._by_size.get(sound.size, deque())
+        while sound.sha256 not in self._recordings and unread:
+            known = unread.popleft()
             places = [0] if known.samples is None else [0, known.samples.first]
             for first in places:
                 data = known.recording.read(first, sound.size)
