@@ -184,7 +184,7 @@ class Recogniser:
         return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
     def _known(self, sound: Sound) -> _Known | None:
-        """The world's recording of these bytes; of a world of thousands only recordings of their size are read, till it is found."""
+        """The world's recording of these bytes; of thousands only those of their size are read, till it is found."""
         if self._by_size is None:
             by_path = {
                 recording.path: recording
