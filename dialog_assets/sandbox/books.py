@@ -32,6 +32,12 @@ class Books:
         with self._lock:
             self._items[service][what][key] += 1
 
+    def peak(self, service: str, what: str, key: str, number: int) -> None:
+        """Note how many there are of `key` at once; the most stays."""
+        with self._lock:
+            keyed = self._items[service][what]
+            keyed[key] = max(keyed[key], number)
+
     def cost(self, service: str, currency: str, amount: Decimal) -> None:
         """Add what the real service would have charged."""
         with self._lock:

@@ -3,6 +3,7 @@
 GET /health, /books, /addresses · POST /books/reset, /reset, /faults (JSON list of Fault fields), /clock {"now": ISO or null}.
 For the Bitrix24 portals: GET /habits · POST /habits {"portal": name or null for all, switch: value, …} (bitrix24_habits.py),
 /events (JSON list of what happens while a client reads, bitrix24_events.py).
+For VoiceKit: GET /voicekit · POST /voicekit {switch: value, …} (voicekit_behaviour.py).
 Bad input is answered with 400 and `{"error": one sentence}`. Not here: the services themselves.
 """
 
@@ -11,9 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,6 +26,9 @@ from dialog_assets.errors import DialogAssetsError
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Fault, Faults
+
+if TYPE_CHECKING:
+    from dialog_assets.sandbox.voicekit_behaviour import Behaviour
 
 SERVICES = ("bitrix24", "voicekit", "openai", "anthropic", "deepseek")
 _FIELDS: dict[str, tuple[type, ...]] = {
@@ -52,6 +56,12 @@ class Portals(Protocol):
         """Replace the script of events; gives their number. Raises DialogAssetsError."""
 
 
+class SpeechService(Protocol):
+    """What the control changes in VoiceKit."""
+
+    behaviour: Behaviour
+
+
 def control_app(
     books: Books,
     faults: Faults,
@@ -59,6 +69,7 @@ def control_app(
     addresses: Mapping[str, str],
     reset: Callable[[], Awaitable[None]],
     portals: Portals,
+    voicekit: SpeechService,
 ) -> Starlette:
     """The app; `reset` brings services back to their start, books, faults and clock are reset here."""
 
@@ -110,6 +121,7 @@ def control_app(
 
     return Starlette(
         routes=[
+            *_voicekit_routes(voicekit),
             Route("/habits", show_habits),
             Route("/habits", set_habits, methods=["POST"]),
             Route("/events", set_events, methods=["POST"]),
@@ -123,6 +135,21 @@ def control_app(
         ],
         exception_handlers={HTTPException: _error},
     )
+
+
+def _voicekit_routes(voicekit: SpeechService) -> list[Route]:
+    async def show_behaviour(_request: Request) -> JSONResponse:
+        return JSONResponse(asdict(voicekit.behaviour))
+
+    async def set_behaviour(request: Request) -> JSONResponse:
+        given = await _json(request)
+        if not isinstance(given, dict):
+            raise _bad("expected {switch: value}")
+        with _told():
+            voicekit.behaviour = voicekit.behaviour.changed(given)
+        return JSONResponse({"ok": True})
+
+    return [Route("/voicekit", show_behaviour), Route("/voicekit", set_behaviour, methods=["POST"])]
 
 
 def check_rules(value: object) -> list[dict[str, Any]]:

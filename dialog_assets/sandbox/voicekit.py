@@ -1,31 +1,45 @@
-"""VoiceKit over gRPC: SpeechToText and Operations on one plaintext port, as strict as facts/voicekit.md section 5.
+"""VoiceKit over gRPC: SpeechToText and Operations, plaintext and TLS, as strict as facts/voicekit.md section 5.
 
-Here: the calls, their checks, faults and books. Beside it: `voicekit_auth` (tokens), `voicekit_operations` (life cycle),
-`voicekit_recognition` (what is heard). Not here: the `inbound` storage, which is HTTP (`inbound.py`).
+Here: what the calls do, and their books. Beside it: `voicekit_calls` (who is let in, faults), `voicekit_auth` (tokens),
+`voicekit_operations` (life cycle), `voicekit_recognition` and `voicekit_pcm` (what is heard), `voicekit_manner` (how an answer
+is spoilt), `voicekit_behaviour` (switches), `voicekit_ports`. Not here: the `inbound` storage, which is HTTP (`inbound.py`).
 
-Fault kinds of service "voicekit"; the label is the rpc's name, such as LongRunningRecognize:
-  unavailable_before (14, nothing was accepted) · unavailable_after (14 although the call was carried out) · exhausted (8) ·
-  internal (13) · aborted (10) · unauthenticated (16) · slow (`value` seconds before the answer) ·
-  on recognition: empty (no results) · blank (adds results without alternatives and without text) ·
-  on LongRunningRecognize: failed (the operation ends FAILED) · slow_operation (`value` more seconds of processing) ·
-  on GetOperation and WaitOperation: expired (the operation is forgotten, then 5).
+Fault kinds of service "voicekit". A rule's `match` is looked for in the label, which is the rpc's name, and behind it the
+x-client-request-id of a recognition and its object's name (or the audio's sha256), or the id of the operation asked for:
+"LongRunningRecognize call-7 acme/7.mp3", "GetOperation 104". So a rule may strike one recording.
 
-Books, service "voicekit": counts by rpc, "submitted", "audio_seconds" (started seconds); items "recording" by sha256 of the
-audio and "request_id" at each accepted submission; cost in RUB.
+  nothing was done: unavailable_before (14) · deadline_before (4) · internal (13) · aborted (10) · unknown (2) · exhausted (8) ·
+    unauthenticated (16) · permission_denied (7) · silent_before (no answer until the client leaves, or `value` s, then 14)
+  carried out, the answer is lost: unavailable_after · deadline_after · internal_after · aborted_after · unknown_after ·
+    silent_after
+  slow (`value` seconds before the answer)
+  on recognition, of the result: empty (no results) · blank (adds results without alternatives and without text) · garbage ·
+    no_words · channels_swapped · dual_mono (each phrase on both channels) · negative_confidence ·
+    order (`value`: time, channel or shuffled)
+  on LongRunningRecognize, of the operation: failed (`value`: gRPC code of its error, 13 by default) · slow_operation (`value`
+    more seconds of processing) · stuck (never ends; `value` "enqueued": never begins) · late_listing (`value` seconds until
+    it is in listings; none: never)
+  on GetOperation and WaitOperation: expired (the operation is forgotten, then 5)
+  on WatchOperations: watch_cut (13 after `value` seconds of listening, section 6)
+
+Books, service "voicekit": counts by rpc, "submitted", "audio_seconds" (started seconds), "over_quota" (refusals by either
+quota), "planned_ms" (time that accepted operations take, scaled; the bound of N slots is its Nth part);
+items at each accepted submission: "recording" (by sha256 of the audio), "request_id", "submission" (request id, space,
+recording), "config" ("MPEG_AUDIO 8000 2"); items "peak_operations" (most in progress at once, by API key) and
+"peak_open_calls" (most of one key at once, refused ones too, by rpc); cost in RUB.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import time
-import uuid
+import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -36,20 +50,24 @@ from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.inbound import BUCKET, InboundStorage
-from dialog_assets.sandbox.voicekit_auth import RefusedError, check_token
+from dialog_assets.sandbox.voicekit_auth import RefusedError
+from dialog_assets.sandbox.voicekit_behaviour import MANNERS, QUOTA_TEXT, Behaviour, failure
+from dialog_assets.sandbox.voicekit_calls import SERVICE, Call, Context, Gate
+from dialog_assets.sandbox.voicekit_manner import CHANGES, garbage, ordered
 from dialog_assets.sandbox.voicekit_operations import Operations, Outcome, check_filter, exact_id, matches
-from dialog_assets.sandbox.voicekit_recognition import Audio, Order, Recogniser, check_config
+from dialog_assets.sandbox.voicekit_ports import MESSAGE_LIMIT, add_tls, plaintext_server
+from dialog_assets.sandbox.voicekit_recognition import Audio, Content, Recogniser, Sound, check_config
 from dialog_assets.sandbox.world.model import World
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2
 
-SERVICE = "voicekit"
+__all__ = ["OPERATIONS", "QUOTA_TEXT", "STT", "URI_PREFIX", "Behaviour", "VoiceKitServer"]
+
 STT = "tinkoff.cloud.stt.v1.SpeechToText"
 OPERATIONS = "tinkoff.cloud.longrunning.v1.Operations"
 URI_PREFIX = f"storage://s3.api.tinkoff.ai/{BUCKET}/"
-MESSAGE_LIMIT = 32_000_000
-QUOTA_TEXT = "Max open connection limit exceeded, please retry later"
 WATCH_CHUNK = 100
+WATCH_CUT_TEXT = "Received RST_STREAM with error code 0"
 # Roubles a second: 0.18 a minute deferred, 0.48 at once, 0.72 streamed (facts/voicekit.md 3.4).
 RUB_PER_SECOND = {
     "LongRunningRecognize": Decimal("0.003"),
@@ -57,35 +75,13 @@ RUB_PER_SECOND = {
     "StreamingUnaryRecognize": Decimal("0.008"),
     "StreamingRecognize": Decimal("0.012"),
 }
-CALL_FAULTS = {
-    "unavailable_before": (grpc.StatusCode.UNAVAILABLE, "service is temporarily unavailable"),
-    "exhausted": (grpc.StatusCode.RESOURCE_EXHAUSTED, QUOTA_TEXT),
-    "internal": (grpc.StatusCode.INTERNAL, "internal error"),
-    "aborted": (grpc.StatusCode.ABORTED, "call was cut by a service release"),
-    "unauthenticated": (grpc.StatusCode.UNAUTHENTICATED, "signature validation failed"),
-}
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """What is unknown or variable about the real service; seconds are of the real clock.
-
-    `bad_audio`: whether a missing object, undecodable audio or a config that is not true of it is refused at submission,
-    or makes the operation FAILED (facts/voicekit.md 3.6: unknown). `max_open_calls` is counted per rpc.
-    """
-
-    queued_s: float = 0.2
-    processing_s: float = 0.3
-    processing_per_audio_second_s: float = 0.0
-    max_open_calls: int = 50
-    bad_audio: Literal["refused", "failed"] = "refused"
-    order: Order = "varied"
 
 
 class VoiceKitServer:
-    """The gRPC service. `other_keys` are further accounts (API key → secret in base64), isolated from the first."""
+    """The gRPC service. `other_keys` are further accounts (API key → secret in base64), isolated from the first.
+
+    `behaviour` may be replaced while it serves; what was accepted before keeps its times.
+    """
 
     def __init__(
         self,
@@ -102,33 +98,51 @@ class VoiceKitServer:
         latency_ms: float = 0,
     ) -> None:
         self.operations = Operations(clock)
-        self._behaviour = behaviour or Behaviour()
-        self._recogniser = Recogniser(world, self._behaviour.order)
+        self._first_behaviour = behaviour or Behaviour()
+        secrets = {api_key: secret_key, **(other_keys or {})}
+        self._gate = Gate(books, faults, secrets, self._first_behaviour, latency_ms / 1000)
+        self._recogniser = Recogniser(world)
         self._inbound = inbound
         self._books = books
-        self._faults = faults
-        self._secrets = {api_key: secret_key, **(other_keys or {})}
-        self._latency_s = latency_ms / 1000
-        self._open: Counter[str] = Counter()
+        self._submissions: Counter[str] = Counter()
+        self.secure_port: int | None = None
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, port: int = 0, host: str = "127.0.0.1") -> int:
-        """Serve on `host`, on a free port if `port` is 0; returns the port. OSError if the port is taken."""
-        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.so_reuseport", 0)]
-        bound = 443
-        # Clients take a port that ends in 443 for TLS (facts/voicekit.md section 2).
-        while str(bound).endswith("443"):
-            server = grpc.aio.server(options=options)
-            server.add_generic_rpc_handlers((self._speech_to_text(), self._operations_service()))
-            try:
-                bound = server.add_insecure_port(f"{host}:{port}")
-            except RuntimeError as error:
-                raise OSError(str(error)) from error
-            if port:
-                break
+    @property
+    def behaviour(self) -> Behaviour:
+        """The switches in force."""
+        return self._gate.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self._gate.behaviour = behaviour
+
+    async def start(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        secure_port: int | None = None,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> int:
+        """Serve on `host`, plaintext, on a free port if `port` is 0; returns the port. OSError if the port is taken.
+
+        With `certificate` (PEM files of it and its key) the same is served over TLS on `secure_port`; 0 is any free one that
+        ends in 443, as clients take such a port, and only such, for TLS (section 2). `self.secure_port` tells which it is.
+        """
+        handlers = (self._speech_to_text(), self._operations_service())
+        server, bound = plaintext_server(handlers, host, port)
+        if certificate is not None:
+            self.secure_port = add_tls(server, certificate, host, secure_port or 0)
         self._server = server
         await server.start()
         return bound
+
+    def reset(self) -> None:
+        """Forget every operation, behave as at the start; ids and submissions count anew."""
+        self.behaviour = self._first_behaviour
+        self.operations.reset()
+        self._submissions.clear()
 
     async def stop(self) -> None:
         """Cut what is open and stop; operations are kept for `operations.dump`."""
@@ -163,101 +177,95 @@ class VoiceKitServer:
         }
         return grpc.method_handlers_generic_handler(OPERATIONS, handlers)
 
-    @asynccontextmanager
-    async def _call(self, context: Context, service: str, rpc: str) -> AsyncIterator[str]:
-        """Everything around a call; gives the caller's API key. A RefusedError inside becomes the call's status."""
-        await context.send_initial_metadata((("x-request-id", str(uuid.uuid4())),))
-        self._books.count(SERVICE, rpc)
-        self._open[rpc] += 1
-        try:
-            api_key = await self._admit(context, service, rpc)
-            yield api_key
-            if self._faults.strike(SERVICE, rpc, ["unavailable_after"]):
-                raise RefusedError(*CALL_FAULTS["unavailable_before"])
-        except RefusedError as refusal:
-            await context.abort(refusal.code, refusal.text)
-        finally:
-            self._open[rpc] -= 1
-
-    async def _admit(self, context: Context, service: str, rpc: str) -> str:
-        slow = self._faults.strike(SERVICE, rpc, ["slow"])
-        delay = self._latency_s + (float(slow.value) if slow else 0)
-        if delay:
-            await asyncio.sleep(delay)
-        metadata = _metadata(context)
-        api_key = check_token(metadata.get("authorization"), service, self._secrets, time.time())
-        if metadata.get("x-api-key", api_key) != api_key:
-            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "x-api-key differs from the token's kid")
-        if self._open[rpc] > self._behaviour.max_open_calls:
-            self._books.count(SERVICE, "over_quota")
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, QUOTA_TEXT)
-        fault = self._faults.strike(SERVICE, rpc, list(CALL_FAULTS))
-        if fault is not None:
-            raise RefusedError(*CALL_FAULTS[fault.kind])
-        return api_key
-
     async def _recognize(self, request: stt_pb2.RecognizeRequest, context: Context) -> stt_pb2.RecognizeResponse:
-        async with self._call(context, STT, "Recognize"):
+        async with self._gate.call(context, STT, "Recognize") as call:
             check_config(request.config)
             if request.audio.WhichOneof("audio_source") == "uri":
                 raise _invalid("audio.uri is supported by LongRunningRecognize only")
-            return await self._at_once("Recognize", request.config, request.audio.content)
+            return await self._at_once(call, request.config, request.audio.content)
 
     async def _long_running_recognize(
         self, request: stt_pb2.LongRunningRecognizeRequest, context: Context
     ) -> longrunning_pb2.Operation:
-        rpc = "LongRunningRecognize"
-        async with self._call(context, STT, rpc) as api_key:
+        about = request.audio.uri.removeprefix(URI_PREFIX)
+        async with self._gate.call(context, STT, "LongRunningRecognize", about) as call:
             check_config(request.config)
-            data = self._audio(request.audio)
-            audio: Audio | None
+            self._check_quota(call)
+            data = self._audio(call, request.audio)
+            audio: Audio | None = None
             outcome: Outcome
             if isinstance(data, RefusedError):
-                audio = None
                 outcome = self._verdict(data)
             else:
                 audio = await self._recogniser.examine(request.config, data)
-                problem = _invalid(audio.problem) if audio.problem else None
-                outcome = self._verdict(problem) if problem else self._hear(rpc, request.config, audio)
-            if self._faults.strike(SERVICE, rpc, ["failed"]):
-                outcome = longrunning_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message="recognition failed")
-            slow = self._faults.strike(SERVICE, rpc, ["slow_operation"])
-            request_id = _metadata(context).get("x-client-request-id", "")
-            self._write_down(rpc, audio, request_id)
-            behaviour, seconds = self._behaviour, audio.seconds if audio else 0.0
-            return self.operations.submit(
-                api_key,
-                group=request.group,
-                request_id=request_id,
-                outcome=outcome,
-                queued_s=behaviour.queued_s,
-                processing_s=behaviour.processing_s
-                + behaviour.processing_per_audio_second_s * seconds
-                + (float(slow.value) if slow else 0),
-            )
+                problem = self._problem(audio)
+                outcome = self._verdict(problem) if problem else self._hear(call, request.config, audio)
+            failed = self._gate.strike(call, "failed")
+            if failed is not None:
+                outcome = failure(failed)
+            # Again, as others were let in meanwhile; from here to the end nothing is awaited.
+            self._check_quota(call)
+            return self._accept(call, request, audio, outcome)
+
+    def _check_quota(self, call: Call) -> None:
+        limit = self.behaviour.max_operations
+        if limit is not None and self.operations.in_progress(call.api_key) >= limit:
+            raise self._gate.over_quota()
+
+    def _accept(
+        self, call: Call, request: stt_pb2.LongRunningRecognizeRequest, audio: Audio | None, outcome: Outcome
+    ) -> longrunning_pb2.Operation:
+        recording = audio.sha256 if audio else call.label
+        self._submissions[recording] += 1
+        times = self.behaviour.times(recording, self._submissions[recording], audio.seconds if audio else 0.0)
+        queued_s, processing_s = self._slowed(call, *times)
+        late = self._gate.strike(call, "late_listing")
+        listing_delay_s = self.behaviour.listing_delay_s
+        if late is not None:
+            listing_delay_s = math.inf if late.value is None else float(late.value)
+        self._write_down(call, request.config, audio)
+        if queued_s + processing_s < math.inf:
+            self._books.count(SERVICE, "planned_ms", round((queued_s + processing_s) * 1000))
+        operation = self.operations.submit(
+            call.api_key,
+            group=request.group,
+            request_id=call.request_id,
+            outcome=outcome,
+            queued_s=queued_s,
+            processing_s=processing_s,
+            listing_delay_s=listing_delay_s,
+        )
+        in_progress = self.operations.in_progress(call.api_key)
+        self._books.peak(SERVICE, "peak_operations", call.api_key, in_progress)
+        return operation
+
+    def _slowed(self, call: Call, queued_s: float, processing_s: float) -> tuple[float, float]:
+        slow = self._gate.strike(call, "slow_operation")
+        stuck = self._gate.strike(call, "stuck")
+        if stuck is not None:
+            return (math.inf, processing_s) if stuck.value == "enqueued" else (queued_s, math.inf)
+        return queued_s, processing_s + (float(slow.value) if slow else 0)
 
     async def _streaming_unary_recognize(
         self, requests: AsyncIterator[stt_pb2.StreamingUnaryRecognizeRequest], context: Context
     ) -> stt_pb2.RecognizeResponse:
-        rpc = "StreamingUnaryRecognize"
-        async with self._call(context, STT, rpc):
+        async with self._gate.call(context, STT, "StreamingUnaryRecognize") as call:
             first, data = await _collect(requests)
             if first is None or first.WhichOneof("streaming_unary_request") != "config":
                 raise _invalid("the first message must hold config")
             check_config(first.config, streaming=True)
-            return await self._at_once(rpc, first.config, data)
+            return await self._at_once(call, first.config, data)
 
     async def _streaming_recognize(
         self, requests: AsyncIterator[stt_pb2.StreamingRecognizeRequest], context: Context
     ) -> AsyncIterator[stt_pb2.StreamingRecognizeResponse]:
-        rpc = "StreamingRecognize"
-        async with self._call(context, STT, rpc):
+        async with self._gate.call(context, STT, "StreamingRecognize") as call:
             first, data = await _collect(requests)
             if first is None or first.WhichOneof("streaming_request") != "streaming_config":
                 raise _invalid("the first message must hold streaming_config")
             config = first.streaming_config.config
             check_config(config, streaming=True)
-            results = (await self._at_once(rpc, config, data)).results
+            results = (await self._at_once(call, config, data)).results
             for result in results[:1] if first.streaming_config.single_utterance else results:
                 final = stt_pb2.StreamingRecognitionResult(recognition_result=result, is_final=True)
                 yield stt_pb2.StreamingRecognizeResponse(results=[final])
@@ -265,17 +273,17 @@ class VoiceKitServer:
     async def _get_operation(
         self, request: longrunning_pb2.GetOperationRequest, context: Context
     ) -> longrunning_pb2.Operation:
-        async with self._call(context, OPERATIONS, "GetOperation") as api_key:
-            self._maybe_expire("GetOperation", api_key, request.id)
-            return self.operations.get(api_key, request.id)
+        async with self._gate.call(context, OPERATIONS, "GetOperation", request.id) as call:
+            self._maybe_expire(call, request.id)
+            return self.operations.get(call.api_key, request.id)
 
     async def _wait_operation(
         self, request: longrunning_pb2.WaitOperationRequest, context: Context
     ) -> longrunning_pb2.Operation:
-        async with self._call(context, OPERATIONS, "WaitOperation") as api_key:
-            self._maybe_expire("WaitOperation", api_key, request.id)
-            with self.operations.changes(api_key) as changes:
-                self.operations.get(api_key, request.id)
+        async with self._gate.call(context, OPERATIONS, "WaitOperation", request.id) as call:
+            self._maybe_expire(call, request.id)
+            with self.operations.changes(call.api_key) as changes:
+                self.operations.get(call.api_key, request.id)
                 limit_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else None
                 try:
                     async with asyncio.timeout(limit_s):
@@ -283,90 +291,124 @@ class VoiceKitServer:
                             continue
                 except TimeoutError:
                     pass
-            return self.operations.get(api_key, request.id)
+            return self.operations.get(call.api_key, request.id)
 
     async def _list_operations(
         self, request: longrunning_pb2.ListOperationsRequest, context: Context
     ) -> longrunning_pb2.ListOperationsResponse:
-        async with self._call(context, OPERATIONS, "ListOperations") as api_key:
-            return self.operations.page(api_key, request)
+        async with self._gate.call(context, OPERATIONS, "ListOperations", request.filter.exact_group) as call:
+            return self.operations.page(call.api_key, request)
 
     async def _watch_operations(
         self, request: longrunning_pb2.WatchOperationsRequest, context: Context
     ) -> AsyncIterator[longrunning_pb2.WatchOperationsResponse]:
-        async with self._call(context, OPERATIONS, "WatchOperations") as api_key:
+        async with self._gate.call(context, OPERATIONS, "WatchOperations", request.filter.exact_group) as call:
             check_filter(request.filter)
-            with self.operations.changes(api_key) as changes:
-                present = self.operations.select(api_key, request.filter)
-                for start in range(0, max(len(present), 1), WATCH_CHUNK):
-                    chunk = longrunning_pb2.OperationsInitialState(operations=present[start : start + WATCH_CHUNK])
+            with self.operations.changes(call.api_key) as changes:
+                for part in _parted(self.operations.select(call.api_key, request.filter)):
+                    chunk = longrunning_pb2.OperationsInitialState(operations=part)
                     yield longrunning_pb2.WatchOperationsResponse(initial_state=chunk)
                 yield longrunning_pb2.WatchOperationsResponse(init_finished=Empty())
-                while request.listen_for_updates:
-                    _, operation = await changes.get()
-                    if operation is not None and matches(request.filter, operation.id, operation.group):
-                        update = longrunning_pb2.OperationsUpdate(operations=[operation])
-                        yield longrunning_pb2.WatchOperationsResponse(update=update)
+                cut = self._gate.strike(call, "watch_cut")
+                try:
+                    async with asyncio.timeout(float(cut.value or 0) if cut else None):
+                        while request.listen_for_updates:
+                            _, operation = await changes.get()
+                            if operation is not None and matches(request.filter, operation.id, operation.group):
+                                update = longrunning_pb2.OperationsUpdate(operations=[operation])
+                                yield longrunning_pb2.WatchOperationsResponse(update=update)
+                except TimeoutError:
+                    raise RefusedError(grpc.StatusCode.INTERNAL, WATCH_CUT_TEXT) from None
 
     async def _delete_operation(self, request: longrunning_pb2.DeleteOperationRequest, context: Context) -> Empty:
-        async with self._call(context, OPERATIONS, "DeleteOperation") as api_key:
-            self.operations.forget(api_key, exact_id(request.filter))
+        async with self._gate.call(context, OPERATIONS, "DeleteOperation", request.filter.exact_id) as call:
+            self.operations.forget(call.api_key, exact_id(request.filter))
             return Empty()
 
     async def _cancel_operation(self, request: longrunning_pb2.CancelOperationRequest, context: Context) -> Empty:
-        async with self._call(context, OPERATIONS, "CancelOperation") as api_key:
-            self.operations.cancel(api_key, exact_id(request.filter))
+        async with self._gate.call(context, OPERATIONS, "CancelOperation", request.filter.exact_id) as call:
+            self.operations.cancel(call.api_key, exact_id(request.filter))
             return Empty()
 
-    def _audio(self, audio: stt_pb2.RecognitionAudio) -> bytes | RefusedError:
-        """The audio's bytes, or why an object cannot be had; RefusedError (3) is raised for a malformed request."""
+    def _audio(self, call: Call, audio: stt_pb2.RecognitionAudio) -> Sound | RefusedError:
+        """The audio, or why an object cannot be had; RefusedError (3) is raised for a malformed request."""
         source = audio.WhichOneof("audio_source")
         if source == "content" and audio.content:
-            return audio.content
+            return Content(audio.content)
         if source != "uri" or not audio.uri.strip():
             raise _invalid("audio has neither content nor uri")
         name = audio.uri.removeprefix(URI_PREFIX)
         if not name or name == audio.uri:
             raise _invalid(f"audio.uri does not begin with {URI_PREFIX}")
-        data = self._inbound.objects.get(name)
-        return RefusedError(grpc.StatusCode.NOT_FOUND, "audio.uri: no such object") if data is None else data
+        stored = self._inbound.objects_of(call.api_key).stored(name)
+        if stored is not None:
+            return stored
+        return RefusedError(grpc.StatusCode[self.behaviour.missing_object], "audio.uri: no such object")
 
     def _verdict(self, problem: RefusedError) -> longrunning_pb2.Status:
-        if self._behaviour.bad_audio == "refused":
+        if self.behaviour.bad_audio == "refused":
             raise problem
         return longrunning_pb2.Status(code=problem.code.value[0], message=problem.text)
 
-    async def _at_once(self, rpc: str, config: stt_pb2.RecognitionConfig, data: bytes) -> stt_pb2.RecognizeResponse:
+    def _problem(self, audio: Audio) -> RefusedError | None:
+        if audio.untrue is not None and self.behaviour.untrue_config != "told":
+            return None
+        return _invalid(audio.problem) if audio.problem else None
+
+    async def _at_once(self, call: Call, config: stt_pb2.RecognitionConfig, data: bytes) -> stt_pb2.RecognizeResponse:
         if not data:
             raise _invalid("audio has no content")
-        audio = await self._recogniser.examine(config, data)
-        if audio.problem:
-            raise _invalid(audio.problem)
-        self._write_down(rpc, audio, "")
-        return self._hear(rpc, config, audio)
+        audio = await self._recogniser.examine(config, Content(data))
+        problem = self._problem(audio)
+        if problem is not None:
+            raise problem
+        self._write_down(call, config, audio)
+        return self._hear(call, config, audio)
 
-    def _hear(self, rpc: str, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
-        if self._faults.strike(SERVICE, rpc, ["empty"]):
+    def _hear(self, call: Call, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
+        named = replace(call, label=f"{call.label} {audio.sha256}")
+        if audio.untrue is not None and self.behaviour.untrue_config == "silence":
             return stt_pb2.RecognizeResponse()
-        response = self._recogniser.recognise(config, audio)
-        if self._faults.strike(SERVICE, rpc, ["blank"]):
-            response.results.add()
-            response.results.add().alternatives.add(transcript=" ", confidence=-1.0)
+        response = self._recogniser.recognise(config, audio, self.behaviour.order)
+        if audio.untrue is not None:
+            return garbage(response, pace=audio.untrue, channels=config.num_channels)
+        for kind in MANNERS:
+            fault = self._gate.strike(named, kind)
+            if fault is not None and kind == "order":
+                response = ordered(response, str(fault.value), random.Random(audio.sha256))
+            elif fault is not None:
+                response = CHANGES[kind](response)
         return response
 
-    def _write_down(self, rpc: str, audio: Audio | None, request_id: str) -> None:
+    def _write_down(self, call: Call, config: stt_pb2.RecognitionConfig, audio: Audio | None) -> None:
         self._books.count(SERVICE, "submitted")
-        if request_id:
-            self._books.item(SERVICE, "request_id", request_id)
+        encoding = stt_pb2.AudioEncoding.Name(config.encoding)
+        self._books.item(SERVICE, "config", f"{encoding} {config.sample_rate_hertz} {config.num_channels}")
+        if call.request_id:
+            self._books.item(SERVICE, "request_id", call.request_id)
+        self._books.item(SERVICE, "submission", f"{call.request_id} {audio.sha256 if audio else ''}")
         if audio is not None:
             seconds = math.ceil(audio.seconds)
             self._books.item(SERVICE, "recording", audio.sha256)
             self._books.count(SERVICE, "audio_seconds", seconds)
-            self._books.cost(SERVICE, "RUB", RUB_PER_SECOND[rpc] * seconds)
+            self._books.cost(SERVICE, "RUB", RUB_PER_SECOND[call.rpc] * seconds)
 
-    def _maybe_expire(self, rpc: str, api_key: str, operation_id: str) -> None:
-        if self._faults.strike(SERVICE, rpc, ["expired"]):
-            self.operations.forget(api_key, operation_id)
+    def _maybe_expire(self, call: Call, operation_id: str) -> None:
+        if self._gate.strike(call, "expired"):
+            self.operations.forget(call.api_key, operation_id)
+
+
+def _parted(operations: Sequence[longrunning_pb2.Operation]) -> Iterator[list[longrunning_pb2.Operation]]:
+    """All operations in lists of a bounded number and size; one empty list if there are none."""
+    part: list[longrunning_pb2.Operation] = []
+    size = 0
+    for operation in operations:
+        if part and (len(part) == WATCH_CHUNK or size + operation.ByteSize() > MESSAGE_LIMIT // 2):
+            yield part
+            part, size = [], 0
+        part.append(operation)
+        size += operation.ByteSize()
+    yield part
 
 
 def _unary(behaviour: Callable[..., Any], request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
@@ -375,10 +417,6 @@ def _unary(behaviour: Callable[..., Any], request: type[Message]) -> grpc.RpcMet
 
 def _bytes(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _metadata(context: Context) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 async def _collect(requests: AsyncIterator[Any]) -> tuple[Any, bytes]:

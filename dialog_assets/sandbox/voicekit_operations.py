@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,8 +47,16 @@ class _Operation:
     state: longrunning_pb2.OperationState = longrunning_pb2.ENQUEUED
     finished_at: datetime | None = None
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+    listed_at: float = 0.0  # the event loop's time from which listings show it
+    shown: longrunning_pb2.Operation | None = field(default=None, repr=False)
 
     def message(self) -> longrunning_pb2.Operation:
+        """How clients see it; made anew only when the state has changed, as answers are large and asked for often."""
+        if self.shown is None or self.shown.state != self.state:
+            self.shown = self._made()
+        return self.shown
+
+    def _made(self) -> longrunning_pb2.Operation:
         shown = longrunning_pb2.Operation(
             id=self.id, group=self.group, state=self.state, x_client_request_id=self.request_id
         )
@@ -64,6 +73,7 @@ class _Account:
     """What one API key owns."""
 
     last_id: int = 100
+    in_progress: int = 0
     operations: dict[str, _Operation] = field(default_factory=dict)
     listeners: list[asyncio.Queue[Change]] = field(default_factory=list)
 
@@ -76,16 +86,33 @@ class Operations:
         self._accounts: dict[str, _Account] = {}
 
     def submit(
-        self, api_key: str, *, group: str, request_id: str, outcome: Outcome, queued_s: float, processing_s: float
+        self,
+        api_key: str,
+        *,
+        group: str,
+        request_id: str,
+        outcome: Outcome,
+        queued_s: float,
+        processing_s: float,
+        listing_delay_s: float = 0.0,
     ) -> longrunning_pb2.Operation:
-        """A new operation, ENQUEUED, that reaches `outcome` after both times (seconds)."""
+        """A new operation, ENQUEUED, that reaches `outcome` after both times (seconds; infinite: never).
+
+        Listings do not show it before `listing_delay_s` is over.
+        """
         account = self._account(api_key)
         account.last_id += 1
         operation = _Operation(str(account.last_id), group, request_id, outcome, queued_s, processing_s)
+        operation.listed_at = asyncio.get_running_loop().time() + listing_delay_s
         account.operations[operation.id] = operation
+        account.in_progress += 1
         self._start(account, operation)
         self._tell(account, (operation.id, operation.message()))
         return operation.message()
+
+    def in_progress(self, api_key: str) -> int:
+        """How many of the key's operations are ENQUEUED or PROCESSING."""
+        return self._account(api_key).in_progress
 
     def get(self, api_key: str, operation_id: str) -> longrunning_pb2.Operation:
         """The operation as it is now; RefusedError (5) if the key has none of that id."""
@@ -96,7 +123,7 @@ class Operations:
         check_filter(wanted)
         account = self._account(api_key)
         self._drop_expired(account)
-        return [one.message() for one in account.operations.values() if matches(wanted, one.id, one.group)]
+        return [one.message() for one in self._selected(account, wanted)]
 
     def page(
         self, api_key: str, request: longrunning_pb2.ListOperationsRequest
@@ -108,9 +135,13 @@ class Operations:
         if size < 0:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "page_size is negative")
         size = min(size or PAGE_SIZE, PAGE_SIZE_LIMIT)
-        rest = [one for one in self.select(api_key, wanted) if int(one.id) > after]
+        check_filter(wanted)
+        account = self._account(api_key)
+        self._drop_expired(account)
+        rest = [one for one in self._selected(account, wanted) if int(one.id) > after]
         token = _page_token(wanted, size, int(rest[size - 1].id)) if len(rest) > size else ""
-        return longrunning_pb2.ListOperationsResponse(operations=rest[:size], next_page_token=token)
+        shown = [one.message() for one in rest[:size]]
+        return longrunning_pb2.ListOperationsResponse(operations=shown, next_page_token=token)
 
     def cancel(self, api_key: str, operation_id: str) -> None:
         """Make an unfinished operation FAILED a moment later; a finished one stays as it is."""
@@ -125,6 +156,12 @@ class Operations:
     def forget(self, api_key: str, operation_id: str) -> None:
         """Make it as if the operation had never been (deleted or expired)."""
         self._drop(self._account(api_key), self._find(api_key, operation_id))
+
+    def _selected(self, account: _Account, wanted: longrunning_pb2.OperationFilter) -> list[_Operation]:
+        now = asyncio.get_running_loop().time()
+        return [
+            one for one in account.operations.values() if one.listed_at <= now and matches(wanted, one.id, one.group)
+        ]
 
     @contextmanager
     def changes(self, api_key: str) -> Iterator[asyncio.Queue[Change]]:
@@ -167,6 +204,7 @@ class Operations:
                 account.operations[operation.id] = operation
                 if operation.state not in _FINISHED:
                     operation.state = longrunning_pb2.ENQUEUED
+                    account.in_progress += 1
                     self._start(account, operation)
 
     def _account(self, api_key: str) -> _Account:
@@ -174,8 +212,10 @@ class Operations:
 
     def _find(self, api_key: str, operation_id: str) -> _Operation:
         account = self._account(api_key)
-        self._drop_expired(account)
         operation = account.operations.get(operation_id)
+        if operation is not None and self._is_expired(operation):
+            self._drop(account, operation)
+            operation = None
         if operation is None:
             raise RefusedError(grpc.StatusCode.NOT_FOUND, "operation not found")
         return operation
@@ -187,8 +227,9 @@ class Operations:
         self, delay_s: float, account: _Account, operation: _Operation, state: longrunning_pb2.OperationState
     ) -> None:
         _cancel_timer(operation)
-        loop = asyncio.get_running_loop()
-        operation.timer = loop.call_later(delay_s, self._become, account, operation, state)
+        if delay_s < math.inf:
+            loop = asyncio.get_running_loop()
+            operation.timer = loop.call_later(delay_s, self._become, account, operation, state)
 
     def _become(self, account: _Account, operation: _Operation, state: longrunning_pb2.OperationState) -> None:
         operation.state = state
@@ -197,21 +238,25 @@ class Operations:
             end = longrunning_pb2.FAILED if failed else longrunning_pb2.DONE
             self._later(operation.processing_s, account, operation, end)
         else:
+            account.in_progress -= 1
             operation.finished_at = self._clock.now
         self._tell(account, (operation.id, operation.message()))
 
     def _drop(self, account: _Account, operation: _Operation) -> None:
         _cancel_timer(operation)
         del account.operations[operation.id]
+        if operation.state not in _FINISHED:
+            account.in_progress -= 1
         self._tell(account, (operation.id, None))
 
     def _drop_expired(self, account: _Account) -> None:
-        now = self._clock.now
-        if now is None:
-            return
-        for operation in list(account.operations.values()):
-            if operation.finished_at is not None and now - operation.finished_at > RETENTION:
+        if self._clock.now is not None:
+            for operation in [one for one in account.operations.values() if self._is_expired(one)]:
                 self._drop(account, operation)
+
+    def _is_expired(self, operation: _Operation) -> bool:
+        now = self._clock.now
+        return now is not None and operation.finished_at is not None and now - operation.finished_at > RETENTION
 
     @staticmethod
     def _tell(account: _Account, change: Change) -> None:

@@ -11,14 +11,18 @@ import hashlib
 import io
 import math
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import BinaryIO, Protocol
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from dialog_assets.sandbox.voicekit_auth import RefusedError
+from dialog_assets.sandbox.voicekit_behaviour import Order
+from dialog_assets.sandbox.voicekit_pcm import Samples, samples_of
 from dialog_assets.sandbox.world.model import Recording, World
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2
 
@@ -26,19 +30,60 @@ SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96
 MAX_ALTERNATIVES = 15
 STREAMING_ONLY = (stt_pb2.RAW_AAC_LC, stt_pb2.RAW_ER_AAC_LD)
 CODECS: dict[int, tuple[str, ...]] = {stt_pb2.MPEG_AUDIO: ("mp3", "mp3float"), stt_pb2.ADTS_AAC: ("aac",)}
+PROFANITIES = ("чёрт", "черт", "дурак", "идиот")
+"""What the profanity filter's list is here: beginnings of words."""
 SAMPLE_BYTES: dict[int, int] = {stt_pb2.LINEAR16: 2, stt_pb2.MULAW: 1, stt_pb2.ALAW: 1}
 
-Order = Literal["varied", "time", "channel", "shuffled"]
+
+class Sound(Protocol):
+    """Bytes to be recognised, wherever they are."""
+
+    @property
+    def sha256(self) -> str:
+        """Their hash."""
+
+    @property
+    def size(self) -> int:
+        """Their number."""
+
+    def open(self) -> BinaryIO:
+        """Them as a file."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A sound in memory."""
+
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Its hash."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def open(self) -> BinaryIO:
+        """It as a file."""
+        return io.BytesIO(self.data)
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Audio as received. `seconds` is 0 where it cannot be known; `problem` says why it cannot be recognised."""
+    """Audio as received. `seconds` is 0 where it cannot be known; `problem` says why it cannot be recognised.
+
+    `untrue`: the config is not true of audio that can be decoded, and how many times too slow it is read; that is no
+    `problem` where there is no header to tell it.
+    """
 
     sha256: str
     seconds: float
     recording: Recording | None
     problem: str | None
+    untrue: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +102,14 @@ class Phrase:
     def end_ms(self) -> int:
         """End of the last word."""
         return self.words[-1][2]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A recording of the world; `samples` if it is a WAV file."""
+
+    recording: Recording
+    samples: Samples | None
 
 
 @dataclass(frozen=True)
@@ -81,73 +134,104 @@ def check_config(config: stt_pb2.RecognitionConfig, *, streaming: bool = False) 
 
 
 class Recogniser:
-    """Knows the world's recordings by sha256. `order` is the order of results; varied: one of the others by the audio."""
+    """Knows the world's recordings by sha256."""
 
-    def __init__(self, world: World, order: Order = "varied") -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._order = order
-        self._recordings: dict[str, Recording] | None = None
+        self._by_size: dict[int, deque[_Known]] | None = None
+        self._recordings: dict[str, _Known] = {}
         self._probes: dict[str, _Probe | None] = {}
         self._lock = asyncio.Lock()
 
-    async def examine(self, config: stt_pb2.RecognitionConfig, data: bytes) -> Audio:
-        """What `data` is, and whether `config` tells the truth about it."""
+    async def examine(self, config: stt_pb2.RecognitionConfig, sound: Sound) -> Audio:
+        """What `sound` is, and whether `config` tells the truth about it."""
         async with self._lock:
-            return await asyncio.to_thread(self._examine, config, data)
+            return await asyncio.to_thread(self._examine, config, sound)
 
-    def recognise(self, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
-        """The answer for audio without a problem; no results for silence and for audio that the world does not know."""
-        raw = config.encoding not in CODECS
+    def recognise(
+        self, config: stt_pb2.RecognitionConfig, audio: Audio, order: Order = "varied"
+    ) -> stt_pb2.RecognizeResponse:
+        """What is heard in the audio; no results for silence and for audio that the world does not know."""
         recording = audio.recording
-        if recording is None or raw or recording.content in ("silence", "damaged"):
+        if recording is None or recording.content in ("silence", "damaged"):
             return stt_pb2.RecognizeResponse()
         chance = random.Random(audio.sha256)
         phrases = _phrases(recording, chance)
         if config.do_not_perform_vad:
             phrases = _without_pauses(phrases)
         return stt_pb2.RecognizeResponse(
-            results=[_result(config, phrase, chance) for phrase in self._ordered(phrases, audio.sha256, chance)]
+            results=[_result(config, phrase, chance) for phrase in _ordered(phrases, order, audio.sha256, chance)]
         )
 
-    def _examine(self, config: stt_pb2.RecognitionConfig, data: bytes) -> Audio:
-        sha256 = hashlib.sha256(data).hexdigest()
-        recording = self._known().get(sha256)
-        width = SAMPLE_BYTES.get(config.encoding)
-        if width is not None:
-            seconds = len(data) / (config.sample_rate_hertz * config.num_channels * width)
-            return Audio(sha256, seconds, recording, None)
+    def _examine(self, config: stt_pb2.RecognitionConfig, sound: Sound) -> Audio:
+        sha256 = sound.sha256
+        known = self._known(sound)
+        if config.encoding in SAMPLE_BYTES:
+            return _headerless(config, sound, known)
         codecs = CODECS.get(config.encoding)
         if codecs is None:
-            return Audio(sha256, 0.0, recording, None)
+            return Audio(sha256, 0.0, None, None)
+        recording = known.recording if known is not None else None
         if sha256 not in self._probes:
-            self._probes[sha256] = _probe(data)
+            known_ms = recording.duration_ms if recording is not None else 0
+            with sound.open() as file:
+                self._probes[sha256] = _probe(file, known_ms / 1000)
         probe = self._probes[sha256]
         if probe is None or (recording is not None and recording.content == "damaged"):
             return Audio(sha256, 0.0, recording, "audio cannot be decoded")
-        return Audio(sha256, probe.seconds, recording, _mismatch(config, probe, codecs))
+        problem = _mismatch(config, probe, codecs)
+        pace = probe.sample_rate * probe.channels / (config.sample_rate_hertz * config.num_channels)
+        return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
-    def _known(self) -> dict[str, Recording]:
-        if self._recordings is None:
+    def _known(self, sound: Sound) -> _Known | None:
+        """The world's recording of these bytes; of thousands only those of their size are read, till it is found."""
+        if self._by_size is None:
             by_path = {
                 recording.path: recording
                 for portal in self._world.portals.values()
                 for recording in portal.recordings.values()
             }
-            self._recordings = {
-                hashlib.sha256(recording.read(0, recording.size or 0)).hexdigest(): recording
-                for recording in by_path.values()
-            }
-        return self._recordings
+            self._by_size = {}
+            for recording in by_path.values():
+                known = _Known(recording, samples_of(recording.path))
+                sizes = [recording.size or 0] if known.samples is None else [recording.size or 0, known.samples.length]
+                for size in sizes:
+                    self._by_size.setdefault(size, deque()).append(known)
+        unread = self._by_size.get(sound.size, deque())
+        while sound.sha256 not in self._recordings and unread:
+            known = unread.popleft()
+            places = [0] if known.samples is None else [0, known.samples.first]
+            for first in places:
+                data = known.recording.read(first, sound.size)
+                self._recordings[hashlib.sha256(data).hexdigest()] = known
+        return self._recordings.get(sound.sha256)
 
-    def _ordered(self, phrases: Sequence[Phrase], sha256: str, chance: random.Random) -> list[Phrase]:
-        orders: tuple[Order, ...] = ("time", "channel", "shuffled")
-        order = orders[int(sha256[:8], 16) % 3] if self._order == "varied" else self._order
-        by_time = sorted(phrases, key=lambda phrase: (phrase.start_ms, phrase.channel))
-        if order == "channel":
-            return sorted(by_time, key=lambda phrase: -phrase.channel)
-        if order == "shuffled":
-            chance.shuffle(by_time)
-        return by_time
+
+def _headerless(config: stt_pb2.RecognitionConfig, sound: Sound, known: _Known | None) -> Audio:
+    """Samples say nothing about themselves, so an untrue config is no problem but heard as something else."""
+    stated = config.sample_rate_hertz * config.num_channels * SAMPLE_BYTES[config.encoding]
+    seconds = sound.size / stated
+    samples = known.samples if known is not None else None
+    if known is None or samples is None:
+        return Audio(sound.sha256, seconds, None, None)
+    true = samples.sample_rate * samples.channels * SAMPLE_BYTES[samples.encoding]
+    is_true = (config.encoding, config.sample_rate_hertz, config.num_channels) == (
+        samples.encoding,
+        samples.sample_rate,
+        samples.channels,
+    )
+    return Audio(sound.sha256, seconds, known.recording, None, None if is_true else true / stated)
+
+
+def _ordered(phrases: Sequence[Phrase], order: Order, sha256: str, chance: random.Random) -> list[Phrase]:
+    orders: tuple[Order, ...] = ("time", "channel", "shuffled")
+    chosen = orders[int(sha256[:8], 16) % 3] if order == "varied" else order
+    by_time = sorted(phrases, key=lambda phrase: (phrase.start_ms, phrase.channel))
+    if chosen == "channel":
+        return sorted(by_time, key=lambda phrase: -phrase.channel)
+    if chosen == "shuffled":
+        chance.shuffle(by_time)
+    return by_time
 
 
 def _mismatch(config: stt_pb2.RecognitionConfig, probe: _Probe, codecs: tuple[str, ...]) -> str | None:
@@ -160,12 +244,15 @@ def _mismatch(config: stt_pb2.RecognitionConfig, probe: _Probe, codecs: tuple[st
     return None
 
 
-def _probe(data: bytes) -> _Probe | None:
-    """Codec, rate, channels and length of a file in memory; None if it is not audio that can be decoded."""
+def _probe(file: BinaryIO, seconds: float) -> _Probe | None:
+    """Codec, rate, channels and length of a file; None if it is not audio that can be decoded.
+
+    Only where the length is not known (0) all of the file is decoded, which takes a third of a millisecond a second.
+    """
     import av
 
     try:
-        with av.open(io.BytesIO(data), mode="r") as container:
+        with av.open(file, mode="r") as container:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]
@@ -180,11 +267,12 @@ def _probe(data: bytes) -> _Probe | None:
                     continue
                 for frame in frames:
                     samples += frame.samples
+                if frame is not None and seconds:
+                    break
             if frame is None:
                 return None
-            return _Probe(
-                stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, samples / frame.sample_rate
-            )
+            length = seconds or samples / frame.sample_rate
+            return _Probe(stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, length)
     except (av.FFmpegError, ValueError):
         return None
 
@@ -236,6 +324,8 @@ def _result(
     alternatives = []
     for place in range(count):
         words = phrase.words[: len(phrase.words) - place]
+        if place == 0 and config.profanity_filter:
+            words = tuple((_masked(word), start_ms, end_ms) for word, start_ms, end_ms in words)
         transcript = " ".join(word for word, _, _ in words)
         if place == 0 and config.enable_automatic_punctuation:
             transcript = f"{transcript[0].upper()}{transcript[1:]}."
@@ -257,6 +347,10 @@ def _result(
         result.sentiment_analysis_result.negative_prob_audio = 0.25
         result.sentiment_analysis_result.negative_prob_audio_text = 0.25
     return result
+
+
+def _masked(word: str) -> str:
+    return word[0] + "*" * (len(word) - 1) if word.lower().startswith(PROFANITIES) else word
 
 
 def _word(word: tuple[str, int, int], chance: random.Random) -> stt_pb2.WordInfo:
