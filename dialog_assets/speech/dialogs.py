@@ -104,7 +104,14 @@ def describe(turns: list[Turn], rules: DialogRules, *, duration_s: float, direct
     return Dialog(turns, marks, talk_metrics(turns, duration_s, backchannel_ms=rules.backchannel_ms), check)
 
 
-def build_dialog(phrases: Iterable[Phrase], rules: DialogRules, *, channels: int) -> list[Turn]:
+def build_dialog(
+    phrases: Iterable[Phrase],
+    *,
+    channels: int,
+    operator_channel: int,
+    pause_ms: int = 1500,
+    backchannel_ms: int = 1000,
+) -> list[Turn]:
     """The turns in order of time, whatever the order of `phrases` (facts/voicekit.md section 4 documents none).
 
     Stereo: the role comes from the channel. A phrase joins its channel's last turn if the pause between them is at most
@@ -117,6 +124,7 @@ def build_dialog(phrases: Iterable[Phrase], rules: DialogRules, *, channels: int
     overlap. Blank phrases are dropped. A phrase that does not end after it starts has its words' times, or no length;
     words that lie outside their phrase are moved to its edge. A phrase without words gives none.
     """
+    rules = DialogRules(operator_channel, pause_ms, backchannel_ms)
     return _turns(_in_order(phrases), rules, mono=channels == 1)
 
 

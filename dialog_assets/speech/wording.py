@@ -41,7 +41,7 @@ _ANNOUNCEMENT = re.compile(
 """Answering machines and the network's announcements. Not `перезвоните позже` nor `вы позвонили в`: people say these too."""
 
 ANNOUNCEMENT_WORDS = 60
-REPLY_WORDS = 5
+REPLY_WORDS = 4
 
 _PROFANE = re.compile(
     r"""

@@ -130,7 +130,8 @@ async def built_otherwise(
         JOIN audio_files a ON a.portal = c.portal AND a.call_id = c.call_id AND a.sha256 = t.sha256
         JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = 'transcripts'
             AND s.state IN ('done', 'skipped') AND s.input_key IS NOT NULL
-        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND (c.day, c.call_id) > %(after)s
+        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
+            AND (c.day, c.call_id) > (%(after_day)s::date, %(after_call)s)
         ORDER BY c.day, c.call_id LIMIT %(limit)s
         """,
         {
@@ -140,7 +141,8 @@ async def built_otherwise(
             "last": last,
             "rules": rules,
             "by_line": Jsonb(rules_by_line),
-            "after": after,
+            "after_day": after[0],
+            "after_call": after[1],
             "limit": limit,
         },
     )
