@@ -117,11 +117,11 @@ def build_dialog(
     Stereo: the role comes from the channel. A phrase joins its channel's last turn if the pause between them is at most
     `pause_ms` and the other side has not taken over since. A listener's interjection (`wording.is_listening`) that lies
     inside one phrase of the other side does not take over: it is a turn of its own, and the other turn goes on around
-    it. An interjection into a pause does take over, since it may answer a question. Mono: every phrase is a turn of role
-    `speaker`, so that a later correction can say who speaks.
+    it. An interjection into a pause does take over, since it may answer a question. A phrase that begins before its
+    channel's last turn has ended always joins it, so that the turns of a channel never overlap. Mono: every phrase is a
+    turn of role `speaker`, so that a later correction can say who speaks.
 
-    A phrase that begins before its channel's last turn has ended always joins it, so that the turns of a channel never
-    overlap. Blank phrases are dropped. A phrase that does not end after it starts has its words' times, or no length;
+    Blank phrases are dropped. A phrase that does not end after it starts has its words' times, or no length;
     words that lie outside their phrase are moved to its edge. A phrase without words gives none.
     """
     rules = DialogRules(operator_channel, pause_ms, backchannel_ms)
@@ -140,8 +140,8 @@ def _turns(heard: Sequence[Turn], rules: DialogRules, *, mono: bool) -> list[Tur
     for phrase in heard:
         place = latest.get(phrase.channel, -1)
         pause = phrase.start_ms - turns[place].end_ms if place >= 0 else None
-        goes_on = not mono and phrase.channel in (floor, previous)
-        if pause is not None and (pause < 0 or (goes_on and pause <= rules.pause_ms)):
+        goes_on = phrase.channel in (floor, previous)
+        if not mono and pause is not None and (pause < 0 or (goes_on and pause <= rules.pause_ms)):
             turns[place] = _joined(turns[place], phrase)
         else:
             latest[phrase.channel] = len(turns)
