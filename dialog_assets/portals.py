@@ -113,6 +113,19 @@ class Channels(_Model):
     """Which channel of a stereo recording is the operator; the other one is the client."""
 
     operator: Literal[0, 1]
+    by_line: dict[str, Literal[0, 1]] = Field(
+        {}, description="lines (PORTAL_NUMBER of the statistics) whose recordings have the operator elsewhere"
+    )
+
+
+class DialogSettings(_Model):
+    """How recognised phrases become turns, and by which names callers hear the company greet them."""
+
+    pause_ms: int = Field(1500, ge=0, le=10_000, description="the longest pause inside a turn")
+    backchannel_ms: int = Field(
+        1000, ge=0, le=5_000, description="an `угу` up to this long, said over the other side, does not end its turn"
+    )
+    company_names: tuple[Text, ...] = Field((), description="names that operators greet with, beside the title")
 
 
 class SpeechSettings(_Model):
@@ -225,6 +238,7 @@ class Portal(_Model):
     bitrix24: Bitrix24Settings
     channels: Channels
     speech: SpeechSettings = SpeechSettings()
+    dialogs: DialogSettings = DialogSettings()
     llm: LLMSettings
     summary_max_characters: int = Field(1500, ge=200, le=20000)
     categories: tuple[Category, ...] = Field(min_length=1)

@@ -84,6 +84,9 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     assert (portal.portal, portal.start_date.isoformat(), portal.zone.key) == ("acme", "2026-03-02", "Europe/Moscow")
     assert (portal.nightly_at, portal.trailing_days, portal.bitrix24.bucket_size) == ("03:15", 3, 50)
     assert portal.llm.correction.api_key_env == "OPENAI_API_KEY"
+    assert (portal.dialogs.pause_ms, portal.dialogs.backchannel_ms, portal.dialogs.company_names) == (1500, 1000, ())
+    write(tmp_path, GOOD.replace("operator: 0", 'operator: 0\n  by_line: {reg133788: 1, "3": 0}'))
+    assert load_portals(tmp_path)[0].channels.by_line == {"reg133788": 1, "3": 0}
 
 
 def test_readable_files_beside_broken_ones(tmp_path: Path) -> None:
@@ -127,6 +130,12 @@ REPLACED = [
     ("  webhook: ACME_WEBHOOK", "  webhook: acme_webhook", "webhook", "bitrix24.webhook: expected the NAME of an environment"),
     ("  webhook: ACME_WEBHOOK", "  bucket_size: 50", "bitrix24", "bitrix24: expected exactly one of `webhook`"),
     ("  operator: 0", "  operator: 2", "operator", "channels.operator: input should be 0 or 1, found '2'"),
+    ("  operator: 0", "  operator: 0\n  by_line: {a: 3}", "by_line", "channels.by_line.a: input should be 0 or 1, found '3'"),
+    ("  operator: 0", "  operator: 0\n  by_line: {3: 1}", "by_line", "channels.by_line[3].[key]: expected text, in quotes"),
+    ("llm:", "dialogs:\n  pause_ms: -1\nllm:", "pause_ms", "dialogs.pause_ms: input should be greater than or equal to 0"),
+    ("llm:", "dialogs:\n  backchannel_ms: 1 s\nllm:", "backchannel_ms", "dialogs.backchannel_ms: input should be a valid integer"),
+    ("llm:", "dialogs:\n  company_names: Acme\nllm:", "company_names", "dialogs.company_names: input should be a valid"),
+    ("llm:", "dialogs:\n  names: [Acme]\nllm:", "names", "dialogs.names: unknown setting; check its spelling"),
     ('"80.00"', '"0"', "rub_per_usd", "llm.rub_per_usd: input should be greater than 0, found '0'"),
     ('"80.00"', "many", "rub_per_usd", "llm.rub_per_usd: input should be a valid decimal, found 'many'"),
     ("correction: {vendor: openai", "correction: {vendor: opena", "correction", "llm.correction.vendor: input should be 'openai'"),

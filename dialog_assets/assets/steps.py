@@ -7,7 +7,7 @@ Not here: what a step does (its own module), which items it has (store), how the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import call_steps, rules
 from dialog_assets.store.call_steps import Pending
-from dialog_assets.store.pool import Pool, open_pool, step_lock
+from dialog_assets.store.pool import Connection, Pool, open_pool, step_lock
 from dialog_assets.worklist import Item, Outcome, Work
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -147,9 +147,17 @@ class StepRun:
 
 Core = Callable[[StepRun], Awaitable[None]]
 
+DaysCheck = Callable[[Portal, Connection, date, date], Awaitable[dg.AssetCheckResult]]
+"""A check of a step's own, made over the days of the run when they are done."""
 
-def step_asset(portal: Portal, step: str) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Decorator: the asset `portal/step`; its description is the function's docstring."""
+
+def step_asset(
+    portal: Portal, step: str, *, own_checks: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator: the asset `portal/step`; its description is the function's docstring.
+
+    own_checks: name → description of the checks that the step has beside those of every step.
+    """
     key = dg.AssetKey([portal.portal, step])
     return dg.asset(
         key=key,
@@ -173,6 +181,10 @@ def step_asset(portal: Portal, step: str) -> Callable[[Callable[..., Any]], dg.A
                 asset=key,
                 description="Calls in the statistics = done + skipped + failed + waiting, to the last call.",
             ),
+            *(
+                dg.AssetCheckSpec(name=name, asset=key, description=description)
+                for name, description in (own_checks or {}).items()
+            ),
         ],
     )
 
@@ -183,7 +195,12 @@ def partitions(portal: Portal) -> dg.DailyPartitionsDefinition:
 
 
 def run_step(
-    context: dg.AssetExecutionContext, portal: Portal, step: str, postgres: PostgresResource, core: Core
+    context: dg.AssetExecutionContext,
+    portal: Portal,
+    step: str,
+    postgres: PostgresResource,
+    core: Core,
+    own_checks: Sequence[DaysCheck] = (),
 ) -> dg.MaterializeResult:
     """Run a step's async core over the partitions of this run.
 
@@ -192,7 +209,7 @@ def run_step(
     """
     days = tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
 
-    async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]]]:
+    async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]], list[dg.AssetCheckResult]]:
         async with (
             open_pool(postgres.url, size=postgres.pool_size) as pool,
             step_lock(postgres.url, portal.portal, step),
@@ -215,10 +232,11 @@ def run_step(
             await core(StepRun(portal, step, days, pool, day_done))
             async with pool.connection() as connection:
                 final = await figures.read(connection, portal.portal, step, days[0], days[-1])
-                return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
+                failures = await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
+                return final, failures, [await check(portal, connection, days[0], days[-1]) for check in own_checks]
 
     try:
-        final, failures = asyncio.run(run())
+        final, failures, found = asyncio.run(run())
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except psycopg.Error as error:
@@ -253,5 +271,6 @@ def run_step(
                 description=total.sentence(),
                 metadata={**range_of_days, "calls": total.calls, **total.states},
             ),
+            *found,
         ],
     )

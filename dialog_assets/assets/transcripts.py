@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from dialog_assets.assets.dialogs import CHANNELS_CHECK, channels_check, dialog_columns, rebuild, recognised_dialog
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.temporary import work_folder
@@ -19,7 +20,6 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
-from dialog_assets.speech.dialogs import build_dialog, talk_metrics
 from dialog_assets.speech.errors import OperationExpired, RecogniserBusy, RecordingRejected, UnexpectedAnswer
 from dialog_assets.speech.port import AudioFormat, Failed, Recognised, Recogniser, poll_delays
 from dialog_assets.speech.prices import recognition_cost
@@ -40,7 +40,7 @@ T = TypeVar("T")
 def build(portal: Portal) -> dg.AssetsDefinition:
     """The asset of one portal."""
 
-    @step_asset(portal, "transcripts")
+    @step_asset(portal, "transcripts", own_checks=CHANNELS_CHECK)
     def transcripts(
         context: dg.AssetExecutionContext,
         postgres: PostgresResource,
@@ -53,7 +53,7 @@ def build(portal: Portal) -> dg.AssetsDefinition:
             async with voicekit.recogniser() as recogniser:
                 await recognise(run, archive.open(), recogniser)
 
-        return run_step(context, portal, "transcripts", postgres, core)
+        return run_step(context, portal, "transcripts", postgres, core, own_checks=[channels_check])
 
     return transcripts
 
@@ -61,6 +61,7 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 async def recognise(run: StepRun, archive: Archive, recogniser: Recogniser) -> None:
     """Recognise what has no transcript yet; what is not ready when the run's patience ends waits for the next run."""
     await run.inherit()
+    await rebuild(run, recogniser)
     deadline = asyncio.get_running_loop().time() + run.portal.speech.patience_hours * 3600
     with work_folder() as folder:
 
@@ -171,7 +172,7 @@ class Recognition:
                 reason = "recogniser_busy"
             else:
                 if isinstance(answer, Recognised):
-                    return self._recognised(audio, operation, answer.raw)
+                    return await self._recognised(audio, operation, answer.raw)
                 if isinstance(answer, Failed):
                     await self._fail(f"{answer.code}: {answer.text}"[:200])
                     return Outcome(
@@ -218,8 +219,7 @@ class Recognition:
             "nothing more is bought for it; show the vendor the operation ids in table ledger",
         )
 
-    def _recognised(self, audio: dict[str, Any], operation: str, raw: dict[str, Any]) -> Outcome:
-        portal = self._run.portal
+    async def _recognised(self, audio: dict[str, Any], operation: str, raw: dict[str, Any]) -> Outcome:
         cost = self._price(audio)
 
         async def book(connection: Connection) -> None:
@@ -239,7 +239,7 @@ class Recognition:
         except UnexpectedAnswer as error:
             # Paid all the same; asking again would give the same.
             return replace(outcome_of(error), save=book)
-        turns = build_dialog(phrases, channels=audio["channels"], operator_channel=portal.channels.operator)
+        dialog, rules = await recognised_dialog(self._run, self._item.call_id, audio, phrases)
 
         async def save(connection: Connection) -> None:
             await book(connection)
@@ -251,14 +251,13 @@ class Recognition:
                 operation_id=operation,
                 sha256=audio["sha256"],
                 raw=raw,
-                turns=turns,
-                talk_metrics=talk_metrics(turns, float(audio["duration_s"])),
                 cost_rub=cost,
+                **dialog_columns(dialog, rules),
             )
 
-        if not turns:
+        if not dialog.turns:
             return Outcome("skipped", reason="no_speech", save=save)
-        return Outcome("done", output_key=turns_key(turns), save=save)
+        return Outcome("done", output_key=turns_key(dialog.turns), save=save)
 
     async def _upload(self, audio: dict[str, Any], folder: Path) -> tuple[str, AudioFormat]:
         """Bring the archived recording to the recogniser's storage, in a form that it takes."""

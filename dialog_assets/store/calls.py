@@ -160,6 +160,17 @@ async def _compare(connection: Connection, portal: str, rows: Sequence[Row], hos
             await connection.execute(_LINKS, {**parameters, "linked": linked}, prepare=False)
 
 
+async def way(connection: Connection, portal: str, call_id: int) -> tuple[str, str | None]:
+    """The call's direction, and the line (PORTAL_NUMBER) that it went over; LookupError when there is no such call."""
+    cursor = await connection.execute(
+        "SELECT direction, line FROM calls WHERE portal = %s AND call_id = %s", [portal, call_id]
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise LookupError(f"{portal} has no call {call_id}")
+    return row["direction"], row["line"]
+
+
 async def users_of(connection: Connection, portal: str, first: date, last: date) -> list[int]:
     """Ids of the employees who made or took the calls of the days."""
     cursor = await connection.execute(

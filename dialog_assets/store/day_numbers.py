@@ -18,7 +18,8 @@ _QUERIES = {
         round(sum(x.duration_s), 1) AS audio_seconds, sum(x.bytes) AS bytes
         FROM calls c JOIN audio_files x USING (portal, call_id)""",
     "transcripts": """
-        round(sum(a.duration_s), 1) AS audio_seconds, sum(jsonb_array_length(x.turns)) AS turns
+        round(sum(a.duration_s), 1) AS audio_seconds, sum(jsonb_array_length(x.turns)) AS turns,
+        count(*) FILTER (WHERE 'roles_disagree' = ANY(x.marks)) AS roles_disagree
         FROM calls c JOIN transcripts x USING (portal, call_id) JOIN audio_files a USING (portal, call_id)""",
     "fixed_dialogs": """
         sum(jsonb_array_length(x.turns)) AS turns, sum(jsonb_array_length(x.edits)) AS edits

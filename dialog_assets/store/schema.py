@@ -124,7 +124,9 @@ def _view(portal: str) -> sql.Composed:
                 (SELECT count(*) FROM entity_deals d WHERE d.portal = c.portal
                     AND d.entity_type = c.entity_type AND d.entity_id = c.entity_id) AS deals,
                 a.s3_bucket, a.s3_key, a.duration_s AS audio_seconds, a.channels,
-                (SELECT string_agg((turn ->> 'role') || ': ' || (turn ->> 'text'), E'\\n' ORDER BY position)
+                (SELECT string_agg(format('[%s:%s] %s: %s', to_char((turn ->> 'start_ms')::bigint / 60000, 'FM9900'),
+                        to_char((turn ->> 'start_ms')::bigint / 1000 % 60, 'FM00'), turn ->> 'role', turn ->> 'text'),
+                        E'\\n' ORDER BY position)
                     FROM jsonb_array_elements(coalesce(f.turns, t.turns)) WITH ORDINALITY AS turns (turn, position)) AS dialog,
                 t.talk_metrics,
                 (SELECT array_agg(k.category ORDER BY k.confidence DESC, k.category) FROM classifications k
@@ -140,7 +142,8 @@ def _view(portal: str) -> sql.Composed:
                     FROM entity_deals d JOIN entities x ON x.portal = d.portal AND x.entity_type = 'deal'
                         AND x.entity_id = d.deal_id AND coalesce(x.created_at, '-infinity') <= c.started_at
                     WHERE d.portal = c.portal AND d.entity_type = c.entity_type AND d.entity_id = c.entity_id
-                ) AS deal_stages_at_call
+                ) AS deal_stages_at_call,
+                t.marks, t.role_check
             FROM calls c
             LEFT JOIN users u ON u.portal = c.portal AND u.user_id = c.user_id
             LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id

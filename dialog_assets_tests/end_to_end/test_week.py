@@ -203,6 +203,28 @@ def test_correction_tells_the_sides_of_a_mono_recording_apart(week: Week, world:
         assert all(role == side for role, side in told)
 
 
+def test_dialogs_are_marked_as_the_world_says(week: Week, world: World) -> None:
+    """Mono recordings and announcements are marked; the words of every stereo call agree with the portal's channels."""
+    found = {
+        (row["portal"], row["call_id"]): (row["marks"], row["verdict"])
+        for row in rows(
+            week.database,
+            "SELECT portal, call_id, marks, role_check ->> 'verdict' AS verdict FROM transcripts WHERE turns <> '[]'",
+        )
+    }
+    for portal in world.portals.values():
+        for call in portal.calls:
+            if call.recording is None or (portal.portal, call.id) not in found:
+                continue
+            expected: tuple[list[str], str | None] = ([], "agrees")
+            if call.recording.content == "voicemail":
+                expected = ["one_sided", "voicemail"], None
+            elif call.recording.channels == 1:
+                expected = ["mono"], None
+            assert found.pop((portal.portal, call.id)) == expected, call.id
+    assert found == {}
+
+
 def test_corrected_dialogs_say_what_was_said(week: Week, world: World) -> None:
     """Each side's corrected words are the script's, and nine lines of ten are the script's to the last comma."""
     fixed = dialogs(week, "fixed_dialogs")
@@ -432,7 +454,7 @@ def test_checks_are_red_just_where_a_call_failed(week: Week) -> None:
     found = [evaluation for run in week.runs.values() for evaluation in run.get_asset_check_evaluations()]
     assert Counter((evaluation.asset_key.path[0], evaluation.check_name) for evaluation in found) == {
         (portal, check): len(STEPS) for portal in PORTALS for check in ("no_failed_calls", "every_call_accounted_for")
-    }
+    } | {(portal, "channels_fit_the_content"): 1 for portal in PORTALS}
     (red,) = [evaluation for evaluation in found if not evaluation.passed]
     assert (red.asset_key, red.check_name) == (dg.AssetKey(["okna_sever", "audio_files"]), "no_failed_calls")
     assert "recording_not_audio" in str(red.metadata["calls"].value)

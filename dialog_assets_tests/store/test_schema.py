@@ -303,8 +303,13 @@ async def fill_two_calls(pool: Pool) -> None:
             "sha256": "s", "bytes": 1, "container": "mp3", "codec": "mp3", "sample_rate": 8000, "channels": 2,
             "bit_rate": None, "duration_s": Decimal("60.5"), "peak_dbfs": [-3.0, -9.0]})  # fmt: skip
         await transcripts.put(connection, PORTAL, 1, recogniser="r", operation_id="o", sha256="s", raw={},
-            turns=TURNS, talk_metrics={"silence_share": 0.1}, cost_rub=Decimal("0.18"))  # fmt: skip
-        fixed = [TURNS[0], Turn("client", 1, 1000, 2000, "Мне нужно окно.")]
+            turns=TURNS, talk_metrics={"silence_share": 0.1}, cost_rub=Decimal("0.18"), marks=["roles_disagree"],
+            role_check={"verdict": "disagrees"}, dialog_rules="r")  # fmt: skip
+        fixed = [
+            TURNS[0],
+            Turn("client", 1, 65_999, 67_000, "Мне нужно окно."),
+            Turn("operator", 0, 6_000_000, 6_001_000, "Да"),
+        ]
         await fixed_dialogs.put(connection, PORTAL, 1, turns=fixed, edits=[], prompt_version="1", model="m",
             cost_rub=Decimal(0))  # fmt: skip
         category = {"category_version": "1", "reason": "r", "criteria": [], "prompt_version": "1", "model": "m",
@@ -347,7 +352,9 @@ def test_the_flat_view_has_one_row_a_call(database: str) -> None:
         await put_calls(pool, call(1), portal="avto_ural")
         full, bare = await all_rows(pool, "SELECT * FROM okna_sever_dialogs ORDER BY call_id")
         assert (full["user_name"], full["entity_title"], full["deals"]) == ("Анна", "Иван", 2)
-        assert full["dialog"] == "operator: Добрый день\nclient: Мне нужно окно."
+        assert full["dialog"] == "[00:00] operator: Добрый день\n[01:05] client: Мне нужно окно.\n[100:00] operator: Да"
+        assert (full["marks"], full["role_check"]) == (["roles_disagree"], {"verdict": "disagrees"})
+        assert full["talk_metrics"] == {"silence_share": 0.1}
         assert full["categories"] == ["price_talk", "new_order"]
         assert full["scores"] == {"greeting": 8, "needs": 5, "objections": None}
         assert full["score_percent"] == Decimal("65.0")
@@ -356,7 +363,16 @@ def test_the_flat_view_has_one_row_a_call(database: str) -> None:
         assert full["audio_seconds"] == Decimal("60.5")
         assert full["steps"] == {"calls": "done", "transcripts": "done"}
         assert bare["steps"] == {"calls": "done", "transcripts": "skipped: not_answered"}
-        for name in ("user_name", "entity_title", "dialog", "categories", "scores", "score_percent", "cost_rub"):
+        for name in (
+            "user_name",
+            "entity_title",
+            "dialog",
+            "categories",
+            "scores",
+            "score_percent",
+            "cost_rub",
+            "marks",
+        ):
             assert bare[name] is None
         assert (await one(pool, "SELECT call_id FROM avto_ural_dialogs"))["call_id"] == 1
 
