@@ -9,13 +9,19 @@ many are asked in groups, and as soon as a deal comes that shows a contact nobod
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client, not_run
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24DataError, Bitrix24Error, Bitrix24RequestError
+from dialog_assets.bitrix24.errors import (
+    Bitrix24AccessError,
+    Bitrix24DataError,
+    Bitrix24Error,
+    Bitrix24RequestError,
+    RowError,
+)
 from dialog_assets.bitrix24.families import (
     CrmFamily,
     last_id_link,
@@ -27,7 +33,7 @@ from dialog_assets.bitrix24.families import (
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
 from dialog_assets.bitrix24.rows import CrmKind
 from dialog_assets.bitrix24.side_by_side import all_of
-from dialog_assets.bitrix24.wire import Fields, row_id, rows_of
+from dialog_assets.bitrix24.wire import Fields, id_of, rows_of
 
 OWNERS = 200
 """Owners in a group. PHP reads no more than 1,000 parameters of a command; a group's last page is half empty."""
@@ -43,6 +49,7 @@ async def deals(
 ) -> dict[int, list[dict[str, Any]]]:
     """Rows of deals by the contact, lead or company that they belong to, all pages, by id. Every asked id is a key.
 
+    A row without a readable ID comes after the others; one whose owner cannot be read belongs to who asked for it.
     Raises Bitrix24DataError when a deal comes that belongs to none of those asked: then the portal dropped the filter.
     """
     owners = list(dict.fromkeys(ids))
@@ -66,6 +73,7 @@ class _Group:
 
     owners: list[int]
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    nameless: list[Any] = field(default_factory=list)
     after: int = 0
     need: int = 1
     failures: int = 0
@@ -90,11 +98,11 @@ class _Reading:
             pending = [group for group in pending if group.need]
         stranger: tuple[int, int] | None = None
         for group in groups:
-            for deal, row in sorted(group.rows.items()):
-                told = self._owners(row)
+            for row in [*(row for _, row in sorted(group.rows.items())), *group.nameless]:
+                told, deal = self._owners(row), id_of(row)
                 for owner in group.owners if len(group.owners) == 1 else told & set(group.owners):
                     found.setdefault(owner, []).append(row)
-                if len(group.owners) == 1 and group.owners[0] not in (told or group.owners):
+                if len(group.owners) == 1 and group.owners[0] not in (told or group.owners) and deal is not None:
                     stranger = (deal, group.owners[0])
         if stranger is not None:
             await self._prove(*stranger)
@@ -137,29 +145,43 @@ class _Reading:
             if outcome is None:
                 return None if place else not_run(self._method)
             rows = rows_of(self._method, outcome.result)
-            ids = [row_id(self._method, row) for row in rows]
+            ids = [one for row in rows if (one := id_of(row)) is not None]
             if not all(low < high for low, high in zip([group.after, *ids], ids, strict=False)):
                 if place:
                     # A link that this portal does not follow: the page is asked for by its number next time.
                     return None
                 raise self._dropped(f"deal {ids[0]}", group.owners)
-            if stranger := next((one for one, row in zip(ids, rows, strict=True) if not self._fits(group, row)), None):
-                raise self._dropped(f"deal {stranger}", group.owners)
-            group.rows |= zip(ids, rows, strict=True)
-            if len(rows) < PAGE:
-                group.need = 0
-                return None
-            group.after = ids[-1]
-            if group.counted:
-                group.need -= 1
-            elif outcome.total:
-                group.counted = True
-                group.need = ceil(max(0, outcome.total - PAGE) / PAGE)
-            if not group.need:
+            if stranger := next((row for row in rows if not self._fits(group, row)), None):
+                raise self._dropped(f"deal {id_of(stranger)}", group.owners)
+            if not self._add(group, rows, outcome.total):
                 return None
         return None
 
-    def _fits(self, group: _Group, row: Mapping[str, Any]) -> bool:
+    def _add(self, group: _Group, rows: Sequence[Any], total: int | None) -> bool:
+        """Take a page of the group over; whether the page after it, asked by a link, can be one of the group's too."""
+        named = {one: row for row in rows if (one := id_of(row)) is not None}
+        full = len(rows) >= PAGE
+        if full and not named:
+            raise RowError(self._method, "ID", "a whole number")
+        group.rows |= named
+        group.nameless += [row for row in rows if id_of(row) is None]
+        if not full:
+            group.need = 0
+            return False
+        group.after = max(named)
+        behind = len(rows) - 1 - rows.index(named[group.after])
+        if behind:
+            # A full page's rows behind its last readable id come again with what follows that id; no link leads there.
+            del group.nameless[-behind:]
+            return False
+        if group.counted:
+            group.need -= 1
+        elif total:
+            group.counted = True
+            group.need = ceil(max(0, total - PAGE) / PAGE)
+        return group.need > 0
+
+    def _fits(self, group: _Group, row: object) -> bool:
         told = self._owners(row)
         if len(group.owners) == 1:
             return not told or group.owners[0] in told or self._shows_first_only(row)
@@ -169,25 +191,30 @@ class _Reading:
             raise _OwnersUntoldError
         return False
 
-    def _owners(self, row: Mapping[str, Any]) -> set[int]:
-        fields = Fields(self._method, row)
-        if self._kind == "contact" and isinstance(row.get("contactIds"), list):
-            return set(fields.numbers("contactIds"))
-        owner = fields.reference(self._field)
+    def _owners(self, row: object) -> set[int]:
+        """The owners that a deal tells; none where they cannot be read."""
+        try:
+            fields = Fields(self._method, row)
+            if self._kind == "contact" and isinstance(fields.row.get("contactIds"), list):
+                return set(fields.numbers("contactIds"))
+            owner = fields.reference(self._field)
+        except RowError:
+            return set()
         return set() if owner is None else {owner}
 
-    def _shows_first_only(self, row: Mapping[str, Any]) -> bool:
-        return self._kind == "contact" and not isinstance(row.get("contactIds"), list)
+    def _shows_first_only(self, row: object) -> bool:
+        many = row.get("contactIds") if isinstance(row, dict) else None
+        return self._kind == "contact" and not isinstance(many, list)
 
     async def _prove(self, deal: int, contact: int) -> None:
         """Ask for all contacts of one deal that shows another contact than the asked one."""
         method = "crm.deal.contact.items.get"
         try:
             answer = await self._client.call(method, {"id": deal})
-        except (Bitrix24AccessError, Bitrix24RequestError) as error:
+            contacts = {Fields(method, row).number("CONTACT_ID") for row in rows_of(method, answer.result)}
+        except (Bitrix24AccessError, Bitrix24RequestError, RowError) as error:
             log.info("%s cannot tell the contacts of deal %d: %s", method, deal, error.code)
             return
-        contacts = {Fields(method, {"ID": deal, **row}).number("CONTACT_ID") for row in rows_of(method, answer.result)}
         if contact not in contacts:
             raise self._dropped(f"deal {deal}", [contact])
 

@@ -1,13 +1,13 @@
 """The call history of a time window: voximplant.statistic.get, by ranges of ids, by offset where the portal ignores those.
 
-Here: paging through one method that changes under the reader and drops filters silently (facts/bitrix24.md 2.4, 3.1).
-Not here: how ids are cut into ranges (ranges.py), what a row means (rows.py).
+Here: paging through one method that changes under the reader and drops filters silently (facts/bitrix24.md 2.4, 3.1), and
+counting with it. Not here: how ids are cut into ranges (ranges.py), what a row means (rows.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from itertools import chain
@@ -18,7 +18,7 @@ from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command
 from dialog_assets.bitrix24.ranges import IdRange, NotHonouredError, Ranges, split
 from dialog_assets.bitrix24.side_by_side import REQUESTS, Place, Room, side_by_side
-from dialog_assets.bitrix24.wire import row_id, rows_of
+from dialog_assets.bitrix24.wire import id_of, moment_of, rows_of
 
 METHOD = "voximplant.statistic.get"
 
@@ -30,7 +30,8 @@ _OFFSET_PASSES = 3
 
 log = logging.getLogger("dialog_assets")
 
-Rows = list[dict[str, Any]]
+Rows = list[Any]
+"""Rows as they came: who reads one tells whether it can be read."""
 
 
 async def calls(
@@ -39,7 +40,8 @@ async def calls(
     """Calls with `start` <= CALL_START_DATE < `end` (both with offset), every id exactly once, at most 2,500 in a list.
 
     Lists come as they arrive: in no order, except that the one with the lowest ids is the first. Every row that was there
-    at the beginning comes; of those that appear meanwhile, those with ids above all others do.
+    at the beginning comes; of those that appear meanwhile, those with ids above all others do. A row whose ID cannot be
+    read comes too, perhaps more than once where the portal must be read by offset.
     Raises Bitrix24DataError when rows outside the window come (the portal dropped the filter), and when fewer rows came
     than the portal counts. Close the iterator (contextlib.aclosing) when leaving it early.
     """
@@ -51,9 +53,9 @@ async def calls(
     rows = window.rows(first)
     ranges = Ranges(iter(()), None)
     try:
-        ranges = _ranges([row_id(METHOD, row) for row in rows], window.rows(last), first.total)
+        ranges, count = _ranges([id_of(row) for row in rows], window.rows(last), first.total)
         if rows:
-            yield rows
+            yield rows[:count]
         async with aclosing(_by_range(client, window, ranges, at_once)) as pages:
             async for page in pages:
                 yield page
@@ -66,17 +68,31 @@ async def calls(
         await _compare(client, window, ranges.rows, first.total or 0)
 
 
-def _ranges(ids: Sequence[int], last: Rows, total: int | None) -> Ranges:
-    """What follows the first page `ids`: up to the highest id, then whatever appears above it meanwhile."""
-    if len(ids) < PAGE:
+async def counts(client: Bitrix24Client, windows: Sequence[tuple[datetime, datetime]]) -> list[int | None]:
+    """How many calls the portal counts in each window of `calls`, fifty windows a request; None where it does not count.
+
+    It counts what the credential's user may see, and says nothing of the rest (section 3.1).
+    Raises a Bitrix24Error when a window cannot be counted, or its filter is dropped.
+    """
+    asked = [_Window(start, end) for start, end in windows]
+    outcomes = await client.batch({f"w{number}": one.command(None, start=0) for number, one in enumerate(asked)})
+    answers = [(one, _answer(outcome)) for one, outcome in zip(asked, outcomes.values(), strict=True)]
+    # A total of 0 above a page of rows is the answer of a portal that was asked not to count.
+    return [None if window.rows(answer) and not answer.total else answer.total for window, answer in answers]
+
+
+def _ranges(page: Sequence[int | None], last: Rows, total: int | None) -> tuple[Ranges, int]:
+    """What follows the first page: up to the highest id, then whatever appears above it; how many of its rows count."""
+    ids = [one for one in page if one is not None]
+    if len(page) < PAGE:
         found = Ranges(iter(()), total)
-        found.note(IdRange(0, None), ids)
-        return found
-    top = max(ids[-1], *(row_id(METHOD, row) for row in last))
+        return found, found.note(IdRange(0, None), page)
+    if not ids:
+        raise NotHonouredError
+    top = max(ids[-1], *(one for row in last if (one := id_of(row)) is not None), 0)
     expected = total - len(ids) if total else (top - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0] or 1)
     found = Ranges(chain(split(ids[-1], top, expected), [IdRange(top, None)]), total)
-    found.note(IdRange(0, ids[-1]), ids)
-    return found
+    return found, found.note(IdRange(0, ids[-1]), page)
 
 
 async def _by_range(client: Bitrix24Client, window: _Window, ranges: Ranges, at_once: int) -> AsyncGenerator[Rows]:
@@ -110,8 +126,7 @@ def _noted(window: _Window, ranges: Ranges, asked: list[IdRange], answers: list[
     found: Rows = []
     for one, answer in zip(asked, answers, strict=True):
         rows = window.rows(answer)
-        ranges.note(one, [row_id(METHOD, row) for row in rows])
-        found += rows
+        found += rows[: ranges.note(one, [id_of(row) for row in rows])]
     return found
 
 
@@ -125,14 +140,18 @@ async def _by_offset(client: Bitrix24Client, window: _Window, read: Ranges) -> A
     total = 0
     for _ in range(_OFFSET_PASSES):
         offset: int | None = 0
-        total, shrank = 0, False
+        total, nameless, shrank = 0, 0, False
         while offset is not None:
             method, params = window.command(None, start=offset)
             answer = await client.call(method, params)
             rows = window.rows(answer)
             fresh = []
             for row in rows:
-                one = row_id(METHOD, row)
+                one = id_of(row)
+                if one is None:
+                    nameless += 1
+                    fresh.append(row)
+                    continue
                 if one not in seen and not read.has(one):
                     fresh.append(row)
                 seen.add(one)
@@ -143,9 +162,9 @@ async def _by_offset(client: Bitrix24Client, window: _Window, read: Ranges) -> A
             if answer.next is not None and answer.next <= offset:
                 raise Bitrix24DataError("no_progress", method=METHOD, description="the next page is an earlier one")
             offset = answer.next
-        if len(seen) >= total and not shrank:
+        if len(seen) + nameless >= total and not shrank:
             return
-    raise _missing(total, len(seen))
+    raise _missing(total, len(seen) + nameless)
 
 
 async def _compare(client: Bitrix24Client, window: _Window, read: int, total: int) -> None:
@@ -194,20 +213,12 @@ class _Window:
         """The answer's rows; raises when one lies outside. A date that cannot be read is left to who reads the row."""
         rows = rows_of(METHOD, answer.result)
         for row in rows:
-            moment = _moment(row)
+            moment = moment_of(row.get("CALL_START_DATE")) if isinstance(row, dict) else None
             if moment is not None and not self._start <= moment < self._end:
                 raise Bitrix24DataError(
                     "filter_dropped",
                     method=METHOD,
-                    description=f"call {row_id(METHOD, row)} lies outside the asked time window",
+                    description=f"call {id_of(row)} lies outside the asked time window",
                     advice="the portal ignored the filter by date; nothing of this answer is used",
                 )
         return rows
-
-
-def _moment(row: Mapping[str, Any]) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(row["CALL_START_DATE"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return moment if moment.utcoffset() is not None else None

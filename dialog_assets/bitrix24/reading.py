@@ -8,6 +8,7 @@ Bitrix24 drops filters that it does not know without a word (facts/bitrix24.md 3
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import cycle
 from typing import Any
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
@@ -17,17 +18,20 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24Error,
 )
 from dialog_assets.bitrix24.families import CrmFamily, id_filter, list_command
-from dialog_assets.bitrix24.history import calls
+from dialog_assets.bitrix24.history import calls, counts
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
 from dialog_assets.bitrix24.rows import EntityType
 from dialog_assets.bitrix24.side_by_side import all_of
-from dialog_assets.bitrix24.wire import row_id, rows_of
+from dialog_assets.bitrix24.wire import id_of, rows_of
 
-__all__ = ["calls", "crm", "deals", "users"]
+__all__ = ["calls", "counts", "crm", "deals", "users"]
 
 
 async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Rows of user.get by id, dismissed users included; ids that the portal does not show are absent (section 6)."""
+    """Rows of user.get by id, dismissed users included; ids that the portal does not show are absent (section 6).
+
+    Where a row came without a readable ID, each id that was asked with it and did not come has such a row: it may be its.
+    """
 
     def command(some: list[int]) -> Command:
         return "user.get", {"FILTER": {"ID": some}, "sort": "ID", "order": "ASC", "start": -1}
@@ -38,7 +42,10 @@ async def users(client: Bitrix24Client, ids: Iterable[int]) -> dict[int, dict[st
 async def crm(
     client: Bitrix24Client, kind: EntityType, ids: Iterable[int], *, family: CrmFamily = "classic"
 ) -> dict[int, dict[str, Any]]:
-    """Rows of CRM objects by id, own fields, phones and e-mails included; missing ids are absent (section 5.3)."""
+    """Rows of CRM objects by id, own fields, phones and e-mails included; missing ids are absent (section 5.3).
+
+    Rows without a readable ID are as in `users`.
+    """
     return await _by_id(client, lambda some: list_command(kind, family, id_filter(family, some)), ids)
 
 
@@ -58,8 +65,12 @@ async def _by_id(
         commands = {f"ids{number}": command(few) for number, few in enumerate(some)}
         outcomes = await client.batch(commands)
         for few, (key, (method, _)) in zip(some, commands.items(), strict=True):
+            nameless = []
             for row in rows_of(method, _answer(outcomes[key]).result):
-                one = row_id(method, row)
+                one = id_of(row)
+                if one is None:
+                    nameless.append(row)
+                    continue
                 if one not in few:
                     raise Bitrix24DataError(
                         "filter_dropped",
@@ -68,6 +79,8 @@ async def _by_id(
                         advice="the portal ignored the filter by id; nothing of this answer is used",
                     )
                 found[one] = row
+            if nameless:
+                found.update(zip([one for one in few if one not in found], cycle(nameless), strict=False))
 
     await all_of(read(some) for some in asked)
     return found
