@@ -7,8 +7,8 @@ Not here: what a step does (its own module), which items it has (store), how the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -77,6 +77,19 @@ class CallItem(Item):
         )
 
 
+@dataclass
+class Findings:
+    """What a step found that no call's state tells.
+
+    `numbers` of each day go into its metadata; `unreadable` rows make `no_failed_calls` red, kind and key → what is wrong;
+    `checks` are the results of the step's own checks.
+    """
+
+    numbers: dict[date, dict[str, int]] = field(default_factory=dict)
+    unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
+    checks: list[dg.AssetCheckResult] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class StepRun:
     """One step of one portal over `days` (in the portal's time zone), with a pool of connections."""
@@ -86,6 +99,7 @@ class StepRun:
     days: tuple[date, ...]
     pool: Pool
     day_done: Callable[[date], Awaitable[None]]
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def first(self) -> date:
@@ -100,10 +114,14 @@ class StepRun:
     @property
     def window(self) -> tuple[datetime, datetime]:
         """From midnight of the first day to midnight after the last, in the portal's time zone."""
+        return self.window_of(self.first)[0], self.window_of(self.last)[1]
+
+    def window_of(self, day: date) -> tuple[datetime, datetime]:
+        """From midnight to midnight; a day on which clocks change is 23 or 25 hours."""
         zone = self.portal.zone
         return (
-            datetime.combine(self.first, datetime.min.time(), zone),
-            datetime.combine(self.last + timedelta(days=1), datetime.min.time(), zone),
+            datetime.combine(day, datetime.min.time(), zone),
+            datetime.combine(day + timedelta(days=1), datetime.min.time(), zone),
         )
 
     async def inherit(self) -> None:
@@ -148,8 +166,13 @@ class StepRun:
 Core = Callable[[StepRun], Awaitable[None]]
 
 
-def step_asset(portal: Portal, step: str) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Decorator: the asset `portal/step`; its description is the function's docstring."""
+def step_asset(
+    portal: Portal, step: str, *, checks: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator: the asset `portal/step`; its description is the function's docstring.
+
+    `checks`: name → description of those that only this step has, and whose results its core leaves in its findings.
+    """
     key = dg.AssetKey([portal.portal, step])
     return dg.asset(
         key=key,
@@ -166,13 +189,14 @@ def step_asset(portal: Portal, step: str) -> Callable[[Callable[..., Any]], dg.A
             dg.AssetCheckSpec(
                 name="no_failed_calls",
                 asset=key,
-                description="Red while a call of the last run's days is failed at this step.",
+                description="Red while a call of the last run's days is failed at this step, or a row cannot be read.",
             ),
             dg.AssetCheckSpec(
                 name="every_call_accounted_for",
                 asset=key,
                 description="Calls in the statistics = done + skipped + failed + waiting, to the last call.",
             ),
+            *(dg.AssetCheckSpec(name=name, asset=key, description=says) for name, says in (checks or {}).items()),
         ],
     )
 
@@ -191,6 +215,7 @@ def run_step(
     Raises dg.Failure, not to be retried, with one sentence for what stops a step.
     """
     days = tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
+    findings = Findings()
 
     async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]]]:
         async with (
@@ -212,7 +237,7 @@ def run_step(
             async with pool.connection() as connection:
                 if portal.portal not in await rules.portals(connection):
                     raise NoTables(f"There are no tables for {portal.portal}: run dialog-assets setup-portals.")
-            await core(StepRun(portal, step, days, pool, day_done))
+            await core(StepRun(portal, step, days, pool, day_done, findings))
             async with pool.connection() as connection:
                 final = await figures.read(connection, portal.portal, step, days[0], days[-1])
                 return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
@@ -229,6 +254,8 @@ def run_step(
             description=f"{portal.portal}/{step}: Postgres: {told} (SQLSTATE {error.sqlstate}); see its log.",
             allow_retries=False,
         ) from None
+    for day, numbers in findings.numbers.items():
+        final[day].numbers.update(numbers)
     if len(days) > 1:
         for day in days:
             context.add_asset_metadata(
@@ -242,10 +269,17 @@ def run_step(
         check_results=[
             dg.AssetCheckResult(
                 check_name="no_failed_calls",
-                passed=not total.states["failed"],
+                passed=not total.states["failed"] and not findings.unreadable,
                 severity=dg.AssetCheckSeverity.ERROR,
-                description=f"{total.states['failed']} failed",
-                metadata={**range_of_days, "failed": total.states["failed"], "calls": figures.failure_table(failures)},
+                description=f"{total.states['failed']} failed"
+                + (f", {len(findings.unreadable)} rows cannot be read" if findings.unreadable else ""),
+                metadata={
+                    **range_of_days,
+                    "failed": total.states["failed"],
+                    "calls": figures.failure_table(failures),
+                    "unreadable": len(findings.unreadable),
+                    "rows": figures.list_of(list(findings.unreadable.values())),
+                },
             ),
             dg.AssetCheckResult(
                 check_name="every_call_accounted_for",
@@ -253,5 +287,6 @@ def run_step(
                 description=total.sentence(),
                 metadata={**range_of_days, "calls": total.calls, **total.states},
             ),
+            *findings.checks,
         ],
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -29,6 +33,11 @@ def storable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float) and not isfinite(value):
         return str(value)
     return value
+
+
+def storable_row(row: DataclassInstance) -> dict[str, Any]:
+    """The fields of a row of a portal (bitrix24/rows.py) as Postgres can hold them."""
+    return {one.name: storable(getattr(row, one.name)) for one in fields(row)}
 
 
 def _instead(match: re.Match[str]) -> str:

@@ -1,17 +1,17 @@
 """Asset `users`: the employees seen in the days' calls."""
 
-from dataclasses import asdict
-
 import dagster as dg
 
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
-from dialog_assets.assets.storable import storable
+from dialog_assets.assets.storable import storable_row
+from dialog_assets.assets.unreadable import Rows
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.rows import user_row
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import calls as calls_table
+from dialog_assets.store import unreadable_rows
 from dialog_assets.store import users as table
 
 
@@ -33,13 +33,23 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
 
 async def read_users(run: StepRun, bitrix24: Bitrix24Resource) -> None:
-    """Read the users of the days' calls and write the changed ones."""
+    """Read the users of the days' calls and write the changed ones.
+
+    Of a user whose row cannot be read stays what was known; calls of such a user are failed.
+    """
     portal = run.portal.portal
     async with run.pool.connection() as connection:
         asked = await calls_table.users_of(connection, portal, run.first, run.last)
     async with bitrix24.client(run.portal, run.pool) as client:
         found = await reading.users(client, asked)
+    rows = Rows(run)
+    known = [row for user, wire in found.items() if (row := rows.read("user", user_row, wire, user)) is not None]
+    kept = rows.take()
+    await run.inherit()
     async with run.pool.connection() as connection, connection.transaction():
-        await table.write(connection, portal, [storable(asdict(user_row(row))) for row in found.values()])
+        await table.write(connection, portal, [storable_row(row) for row in known])
         await table.mark_missing(connection, portal, [user for user in asked if user not in found])
-        await table.settle(connection, portal, run.first, run.last)
+        await unreadable_rows.replace(connection, portal, "user", asked, kept)
+        await table.settle(
+            connection, portal, run.first, run.last, {row.row_id: row.detail for row in kept if row.row_id}
+        )

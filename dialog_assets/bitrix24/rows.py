@@ -167,7 +167,8 @@ def user_row(row: Mapping[str, Any]) -> UserRow:
 
 def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
     """Read one row of crm.{entity_type}.list or .get, or an item of crm.item.list or .get."""
-    return _item_row(entity_type, row) if "id" in row else _classic_row(entity_type, row)
+    universal = isinstance(row, Mapping) and "id" in row
+    return _item_row(entity_type, row) if universal else _classic_row(entity_type, row)
 
 
 def _classic_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
