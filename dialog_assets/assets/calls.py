@@ -197,9 +197,10 @@ def stored(call: CallRow, portal: Portal) -> dict[str, Any]:
 
 def _raw(row: Any) -> Any:
     """A row as it may be kept; one that is no object may be a link as a whole."""
-    if not isinstance(row, dict):
-        return storable(host_only(row))
-    return storable({name: host_only(value) if name in LINKS else value for name, value in row.items()})
+    kept = storable(row)
+    if not isinstance(kept, dict):
+        return host_only(kept)
+    return kept | {name: host_only(kept[name]) for name in LINKS if name in kept}
 
 
 def host_only(link: Any) -> Any:

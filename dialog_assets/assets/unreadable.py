@@ -31,7 +31,8 @@ class Rows:
     def __init__(self, run: StepRun) -> None:
         self._run = run
         self._read: Counter[Kind] = Counter()
-        self._unread: dict[Kind, list[RowError]] = {}
+        self._unread: Counter[Kind] = Counter()
+        self._last: dict[Kind, RowError] = {}
         self._kept: dict[tuple[Kind, str], UnreadableRow] = {}
 
     def read(self, kind: Kind, reader: Callable[[Any], T], row: Any, row_id: int) -> T | None:
@@ -50,9 +51,11 @@ class Rows:
         self._read[kind] += rows
 
     def unread(self, kind: Kind, error: RowError) -> None:
-        """One row could not be read, or not wholly."""
-        self._unread.setdefault(kind, []).append(error)
-        log.warning("%s/%s: %s", self._run.portal.portal, self._run.step, error)
+        """One row could not be read, or not wholly. The first ones are logged; the tables have them all."""
+        self._unread[kind] += 1
+        self._last[kind] = error
+        if self._unread[kind] <= NOTHING_ELSE:
+            log.warning("%s/%s: %s", self._run.portal.portal, self._run.step, error)
 
     def keep(self, row: UnreadableRow) -> None:
         """Keep a row that has no place in a table of its own; it makes `no_failed_calls` red."""
@@ -61,11 +64,11 @@ class Rows:
 
     def take(self) -> list[UnreadableRow]:
         """The rows kept since the last time, to be written. Raises StepStopped where nothing at all can be read."""
-        for kind, errors in self._unread.items():
-            if len(errors) >= NOTHING_ELSE and not self._read[kind]:
+        for kind, rows in self._unread.items():
+            if rows >= NOTHING_ELSE and not self._read[kind]:
                 raise StepStopped(
-                    f"{self._run.portal.portal}/{self._run.step}: of {len(errors)} {kind} rows not one can be read "
-                    f"({detail_of(errors[-1:])}); the portal's format may have changed, nothing of them is written."
+                    f"{self._run.portal.portal}/{self._run.step}: of {rows} {kind} rows not one can be read "
+                    f"({detail_of([self._last[kind]])}); the portal's format may have changed, nothing of them is written."
                 )
         kept, self._kept = list(self._kept.values()), {}
         return kept

@@ -163,14 +163,14 @@ def _amount(value: object) -> Decimal | None:
         amount = Decimal(text)
     except (ArithmeticError, ValueError):
         return None
-    # Digits in a text of this length and of this size are few; an exponent alone can ask for a gigabyte of them.
-    if not amount.is_finite() or len(text) > 2 * _PLACES or abs(amount.adjusted()) >= _PLACES:
+    # Python reads other scripts' digits and 1_000 too. An exponent alone can ask for a gigabyte of digits.
+    if not text.isascii() or "_" in text or not amount.is_finite():
         return None
-    return amount
+    return amount if len(text) <= 2 * _PLACES and abs(amount.adjusted()) < _PLACES else None
 
 
 def _whole(value: object, bits: int) -> int | None:
-    if isinstance(value, str) and len(value) < _SURELY_SMALL and value.isdecimal():
+    if isinstance(value, str) and len(value) < _SURELY_SMALL and value.isdecimal() and value.isascii():
         return int(value)
     amount = _amount(value)
     if amount is None or amount != amount.to_integral_value():
