@@ -102,3 +102,11 @@ def failure_table(rows: Sequence[dict[str, Any]]) -> dg.MarkdownMetadataValue:
         detail = " ".join((row["detail"] or "").replace("|", "¦").split())
         lines.append(f"| {row['day']} | {row['call_id']} | {row['reason']} | {detail} | {row['attempts']} |")
     return dg.MetadataValue.md("\n".join(lines) if rows else "none")
+
+
+def list_of(sentences: Sequence[str], limit: int = 20) -> dg.MarkdownMetadataValue:
+    """Markdown: the first sentences, one a line, and how many more there are."""
+    lines = [f"- {sentence}" for sentence in sentences[:limit]]
+    if len(sentences) > limit:
+        lines.append(f"- and {len(sentences) - limit} more")
+    return dg.MetadataValue.md("\n".join(lines) if lines else "none")

@@ -11,6 +11,7 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24LimitError,
     Bitrix24UnavailableError,
     RecordingUnavailableError,
+    RowError,
 )
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm.errors import LLMAnswerError, LLMRefused, LLMUnavailable
@@ -77,6 +78,8 @@ def _reason(error: DialogAssetsError) -> str:
         return "recognition_expired"
     if isinstance(error, ArchivedFileMissing):
         return "archived_file_missing"
+    if isinstance(error, RowError):
+        return "row_unreadable"
     if isinstance(error, Bitrix24Error):
         return "portal_refused"
     return _snake(type(error).__name__)

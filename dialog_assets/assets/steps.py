@@ -7,8 +7,8 @@ Not here: what a step does (its own module), which items it has (store), how the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import call_steps, rules
 from dialog_assets.store.call_steps import Pending
-from dialog_assets.store.pool import Connection, Pool, open_pool, step_lock
+from dialog_assets.store.pool import Pool, open_pool, step_lock
 from dialog_assets.worklist import Item, Outcome, Work
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -77,6 +77,19 @@ class CallItem(Item):
         )
 
 
+@dataclass
+class Findings:
+    """What a step found that no call's state tells.
+
+    `numbers` of each day go into its metadata; `unreadable` rows make `no_failed_calls` red, kind and key → what is wrong;
+    `checks` are the results of the step's own checks.
+    """
+
+    numbers: dict[date, dict[str, int]] = field(default_factory=dict)
+    unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
+    checks: list[dg.AssetCheckResult] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class StepRun:
     """One step of one portal over `days` (in the portal's time zone), with a pool of connections."""
@@ -86,6 +99,7 @@ class StepRun:
     days: tuple[date, ...]
     pool: Pool
     day_done: Callable[[date], Awaitable[None]]
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def first(self) -> date:
@@ -100,10 +114,14 @@ class StepRun:
     @property
     def window(self) -> tuple[datetime, datetime]:
         """From midnight of the first day to midnight after the last, in the portal's time zone."""
+        return self.window_of(self.first)[0], self.window_of(self.last)[1]
+
+    def window_of(self, day: date) -> tuple[datetime, datetime]:
+        """From midnight to midnight; a day on which clocks change is 23 or 25 hours."""
         zone = self.portal.zone
         return (
-            datetime.combine(self.first, datetime.min.time(), zone),
-            datetime.combine(self.last + timedelta(days=1), datetime.min.time(), zone),
+            datetime.combine(day, datetime.min.time(), zone),
+            datetime.combine(day + timedelta(days=1), datetime.min.time(), zone),
         )
 
     async def inherit(self) -> None:
@@ -147,16 +165,13 @@ class StepRun:
 
 Core = Callable[[StepRun], Awaitable[None]]
 
-DaysCheck = Callable[[Portal, Connection, date, date], Awaitable[dg.AssetCheckResult]]
-"""A check of a step's own, made over the days of the run when they are done."""
-
 
 def step_asset(
-    portal: Portal, step: str, *, own_checks: Mapping[str, str] | None = None
+    portal: Portal, step: str, *, checks: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorator: the asset `portal/step`; its description is the function's docstring.
 
-    own_checks: name → description of the checks that the step has beside those of every step.
+    `checks`: name → description of those that only this step has, and whose results its core leaves in its findings.
     """
     key = dg.AssetKey([portal.portal, step])
     return dg.asset(
@@ -174,17 +189,14 @@ def step_asset(
             dg.AssetCheckSpec(
                 name="no_failed_calls",
                 asset=key,
-                description="Red while a call of the last run's days is failed at this step.",
+                description="Red while a call of the last run's days is failed at this step, or a row cannot be read.",
             ),
             dg.AssetCheckSpec(
                 name="every_call_accounted_for",
                 asset=key,
                 description="Calls in the statistics = done + skipped + failed + waiting, to the last call.",
             ),
-            *(
-                dg.AssetCheckSpec(name=name, asset=key, description=description)
-                for name, description in (own_checks or {}).items()
-            ),
+            *(dg.AssetCheckSpec(name=name, asset=key, description=says) for name, says in (checks or {}).items()),
         ],
     )
 
@@ -200,7 +212,6 @@ def run_step(
     step: str,
     postgres: PostgresResource,
     core: Core,
-    own_checks: Sequence[DaysCheck] = (),
 ) -> dg.MaterializeResult:
     """Run a step's async core over the partitions of this run.
 
@@ -208,8 +219,9 @@ def run_step(
     Raises dg.Failure, not to be retried, with one sentence for what stops a step.
     """
     days = tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
+    findings = Findings()
 
-    async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]], list[dg.AssetCheckResult]]:
+    async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]]]:
         async with (
             open_pool(postgres.url, size=postgres.pool_size) as pool,
             step_lock(postgres.url, portal.portal, step),
@@ -229,14 +241,13 @@ def run_step(
             async with pool.connection() as connection:
                 if portal.portal not in await rules.portals(connection):
                     raise NoTables(f"There are no tables for {portal.portal}: run dialog-assets setup-portals.")
-            await core(StepRun(portal, step, days, pool, day_done))
+            await core(StepRun(portal, step, days, pool, day_done, findings))
             async with pool.connection() as connection:
                 final = await figures.read(connection, portal.portal, step, days[0], days[-1])
-                failures = await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
-                return final, failures, [await check(portal, connection, days[0], days[-1]) for check in own_checks]
+                return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
 
     try:
-        final, failures, found = asyncio.run(run())
+        final, failures = asyncio.run(run())
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except psycopg.Error as error:
@@ -247,6 +258,8 @@ def run_step(
             description=f"{portal.portal}/{step}: Postgres: {told} (SQLSTATE {error.sqlstate}); see its log.",
             allow_retries=False,
         ) from None
+    for day, numbers in findings.numbers.items():
+        final[day].numbers.update(numbers)
     if len(days) > 1:
         for day in days:
             context.add_asset_metadata(
@@ -260,10 +273,17 @@ def run_step(
         check_results=[
             dg.AssetCheckResult(
                 check_name="no_failed_calls",
-                passed=not total.states["failed"],
+                passed=not total.states["failed"] and not findings.unreadable,
                 severity=dg.AssetCheckSeverity.ERROR,
-                description=f"{total.states['failed']} failed",
-                metadata={**range_of_days, "failed": total.states["failed"], "calls": figures.failure_table(failures)},
+                description=f"{total.states['failed']} failed"
+                + (f", {len(findings.unreadable)} rows cannot be read" if findings.unreadable else ""),
+                metadata={
+                    **range_of_days,
+                    "failed": total.states["failed"],
+                    "calls": figures.failure_table(failures),
+                    "unreadable": len(findings.unreadable),
+                    "rows": figures.list_of(list(findings.unreadable.values())),
+                },
             ),
             dg.AssetCheckResult(
                 check_name="every_call_accounted_for",
@@ -271,6 +291,6 @@ def run_step(
                 description=total.sentence(),
                 metadata={**range_of_days, "calls": total.calls, **total.states},
             ),
-            *found,
+            *findings.checks,
         ],
     )

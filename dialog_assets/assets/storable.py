@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import fields
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def storable(value: Any) -> Any:
-    """The value, at any depth, without NUL characters and with `�` for halves of surrogate pairs; all else as it is."""
+_DEEPEST = 100
+
+
+def storable(value: Any, depth: int = 0) -> Any:
+    """The value as text and jsonb can hold it, at any depth: NUL characters left out, `�` for halves of surrogate pairs,
+    numbers that JSON has no word for as texts, None for what is nested deeper than any row of a portal.
+    """
     if isinstance(value, str):
         return value if value.isascii() and "\0" not in value else _UNSTORABLE.sub(_instead, value)
+    if value is None:
+        return None
     if isinstance(value, dict):
-        return {storable(key): storable(inner) for key, inner in value.items()}
+        deeper = depth + 1
+        return None if depth > _DEEPEST else {storable(key): storable(inner, deeper) for key, inner in value.items()}
     if isinstance(value, list):
-        return [storable(inner) for inner in value]
+        deeper = depth + 1
+        return None if depth > _DEEPEST else [storable(inner, deeper) for inner in value]
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
     return value
+
+
+def storable_row(row: DataclassInstance) -> dict[str, Any]:
+    """The fields of a row of a portal (bitrix24/rows.py) as Postgres can hold them."""
+    return {one.name: storable(getattr(row, one.name)) for one in fields(row)}
 
 
 def _instead(match: re.Match[str]) -> str:

@@ -40,7 +40,7 @@ T = TypeVar("T")
 def build(portal: Portal) -> dg.AssetsDefinition:
     """The asset of one portal."""
 
-    @step_asset(portal, "transcripts", own_checks=CHANNELS_CHECK)
+    @step_asset(portal, "transcripts", checks=CHANNELS_CHECK)
     def transcripts(
         context: dg.AssetExecutionContext,
         postgres: PostgresResource,
@@ -52,8 +52,10 @@ def build(portal: Portal) -> dg.AssetsDefinition:
         async def core(run: StepRun) -> None:
             async with voicekit.recogniser() as recogniser:
                 await recognise(run, archive.open(), recogniser)
+            async with run.pool.connection() as connection:
+                run.findings.checks.append(await channels_check(run.portal, connection, run.first, run.last))
 
-        return run_step(context, portal, "transcripts", postgres, core, own_checks=[channels_check])
+        return run_step(context, portal, "transcripts", postgres, core)
 
     return transcripts
 

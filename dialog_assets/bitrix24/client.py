@@ -355,7 +355,7 @@ def unavailable(method: str, error: httpx2.RequestError) -> Bitrix24UnavailableE
 def _decoded(content: bytes) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

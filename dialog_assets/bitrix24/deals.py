@@ -9,7 +9,7 @@ many are asked in groups, and as soon as a deal comes that shows a contact nobod
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,13 @@ from math import ceil
 from typing import Any
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client, not_run
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24DataError, Bitrix24Error, Bitrix24RequestError
+from dialog_assets.bitrix24.errors import (
+    Bitrix24AccessError,
+    Bitrix24DataError,
+    Bitrix24Error,
+    Bitrix24RequestError,
+    RowError,
+)
 from dialog_assets.bitrix24.families import (
     CrmFamily,
     last_id_link,
@@ -29,7 +35,7 @@ from dialog_assets.bitrix24.families import (
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
 from dialog_assets.bitrix24.rows import CrmKind
 from dialog_assets.bitrix24.side_by_side import Gate, Job, streamed
-from dialog_assets.bitrix24.wire import Fields, row_id, rows_of
+from dialog_assets.bitrix24.wire import Fields, id_of, rows_of
 
 OWNERS = 200
 """Owners in a group. PHP reads no more than 1,000 parameters of a command; a group's last page is half empty."""
@@ -37,7 +43,7 @@ OWNERS = 200
 SINGLE_OWNERS = 500
 """Up to so many contacts are asked one by one: ten requests, and no deal's further contact is missed."""
 
-Rows = list[dict[str, Any]]
+Rows = list[Any]
 
 log = logging.getLogger("dialog_assets")
 
@@ -66,7 +72,9 @@ _Outcomes = dict[str, Answer | Bitrix24Error]
 class Deals:
     """The deals of contacts, leads or companies: read `pages` to its end, then `by_owner` tells whose they are.
 
-    `by_owner` has every asked id, with the ids of its deals ascending. Rows are not kept: only ids, and what was read last.
+    `by_owner` has every asked id, with the ids of its deals ascending. Rows are not kept: only ids, and what was read last,
+    but for the rows without a readable ID, which are in `nameless` by owner and not in `pages`. A row whose owner cannot be
+    read belongs to who asked for it.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Deals:
         self._given: set[int] = set()
         self._stranger: tuple[int, int] | None = None
         self.by_owner: dict[int, list[int]] = {owner: [] for owner in owners}
+        self.nameless: dict[int, list[Any]] = {}
 
     async def pages(self) -> AsyncGenerator[Rows]:
         """Rows of deals as they arrive, each deal once, at most 2,500 in a list.
@@ -95,6 +104,7 @@ class Deals:
         except _OwnersUntoldError:
             log.info("%s: deals do not tell all their owners; asking for each owner's", self._method)
             self.by_owner = {owner: [] for owner in self.by_owner}
+            self.nameless = {}
             async with aclosing(self._read(1)) as pages:
                 async for page in pages:
                     yield page
@@ -107,7 +117,7 @@ class Deals:
             failures: list[Bitrix24Error] = []
             async with aclosing(streamed(self._jobs(pending))) as results:
                 async for batch, outcomes in results:
-                    page: dict[int, dict[str, Any]] = {}
+                    page: dict[int, Any] = {}
                     for number, (group, pages) in enumerate(batch):
                         answers = [outcomes.pop(_key(number, place), None) for place in range(pages)]
                         failure = self._take(group, answers, page)
@@ -162,7 +172,7 @@ class Deals:
         return [failure]
 
     def _take(
-        self, group: _Group, outcomes: Sequence[Answer | Bitrix24Error | None], page: dict[int, dict[str, Any]]
+        self, group: _Group, outcomes: Sequence[Answer | Bitrix24Error | None], page: dict[int, Any]
     ) -> Bitrix24Error | None:
         """Add to `page` up to the first short or failed answer; what follows it ran with a broken link."""
         for place, outcome in enumerate(outcomes):
@@ -171,37 +181,51 @@ class Deals:
             if outcome is None:
                 return None if place else not_run(self._method)
             rows = rows_of(self._method, outcome.result)
-            ids = [row_id(self._method, row) for row in rows]
+            ids = [one for row in rows if (one := id_of(row)) is not None]
             if not all(low < high for low, high in zip([group.after, *ids], ids, strict=False)):
                 if place:
                     # A link that this portal does not follow: the page is asked for by its number next time.
                     return None
                 raise self._dropped(f"deal {ids[0]}", group.owners)
-            self._note(group, zip(ids, rows, strict=True), page)
-            if len(rows) < PAGE:
-                group.need = 0
-                return None
-            group.after = ids[-1]
-            if group.counted:
-                group.need -= 1
-            elif outcome.total:
-                group.counted = True
-                group.need = ceil(max(0, outcome.total - PAGE) / PAGE)
-            if not group.need:
+            if not self._add(group, rows, outcome.total, page):
                 return None
         return None
 
-    def _note(
-        self, group: _Group, deals: Iterable[tuple[int, dict[str, Any]]], page: dict[int, dict[str, Any]]
-    ) -> None:
-        """Write down whose the deals are; those that were not given before go into `page`."""
-        for deal, row in deals:
-            for owner in self._owners_in(group, deal, row):
-                self.by_owner[owner].append(deal)
-            if deal not in self._given:
-                page[deal] = row
+    def _add(self, group: _Group, rows: Sequence[Any], total: int | None, page: dict[int, Any]) -> bool:
+        """Take a page of the group over; whether the page after it, asked by a link, can be one of the group's too."""
+        ids = [id_of(row) for row in rows]
+        named = [one for one in ids if one is not None]
+        full = len(rows) >= PAGE
+        if full and not named:
+            raise RowError(self._method, "ID", "a whole number")
+        # A full page's rows behind its last readable id come again with what follows that id; no link leads there.
+        count = ids.index(named[-1]) + 1 if full else len(rows)
+        for deal, row in zip(ids[:count], rows[:count], strict=True):
+            self._note(group, deal, row, page)
+        if not full:
+            group.need = 0
+            return False
+        group.after = named[-1]
+        if count < len(rows):
+            return False
+        if group.counted:
+            group.need -= 1
+        elif total:
+            group.counted = True
+            group.need = ceil(max(0, total - PAGE) / PAGE)
+        return group.need > 0
 
-    def _owners_in(self, group: _Group, deal: int, row: Mapping[str, Any]) -> Iterable[int]:
+    def _note(self, group: _Group, deal: int | None, row: Any, page: dict[int, Any]) -> None:
+        """Write down whose deal it is; one that was not given before goes into `page`."""
+        for owner in self._owners_in(group, deal, row):
+            if deal is None:
+                self.nameless.setdefault(owner, []).append(row)
+            else:
+                self.by_owner[owner].append(deal)
+        if deal is not None and deal not in self._given:
+            page[deal] = row
+
+    def _owners_in(self, group: _Group, deal: int | None, row: Any) -> Iterable[int]:
         """Those of the group whose deal it is. Raises when it is nobody's, or does not tell whose it is."""
         told = self._told(row)
         if len(group.owners) > 1:
@@ -209,33 +233,38 @@ class Deals:
                 return found
             if not told or self._shows_first_only(row):
                 raise _OwnersUntoldError
-            raise self._dropped(f"deal {deal}", group.owners)
+            raise self._dropped(f"deal {deal or 'without a readable ID'}", group.owners)
         if told and group.owners[0] not in told:
             if not self._shows_first_only(row):
-                raise self._dropped(f"deal {deal}", group.owners)
-            self._stranger = (deal, group.owners[0])
+                raise self._dropped(f"deal {deal or 'without a readable ID'}", group.owners)
+            if deal is not None:
+                self._stranger = (deal, group.owners[0])
         return group.owners
 
-    def _told(self, row: Mapping[str, Any]) -> set[int]:
-        """The owners that the row names."""
-        fields = Fields(self._method, row)
-        if self._kind == "contact" and isinstance(row.get("contactIds"), list):
-            return set(fields.numbers("contactIds"))
-        owner = fields.reference(self._field)
+    def _told(self, row: object) -> set[int]:
+        """The owners that the row names; none where they cannot be read."""
+        try:
+            fields = Fields(self._method, row)
+            if self._kind == "contact" and isinstance(fields.row.get("contactIds"), list):
+                return set(fields.numbers("contactIds"))
+            owner = fields.reference(self._field)
+        except RowError:
+            return set()
         return set() if owner is None else {owner}
 
-    def _shows_first_only(self, row: Mapping[str, Any]) -> bool:
-        return self._kind == "contact" and not isinstance(row.get("contactIds"), list)
+    def _shows_first_only(self, row: object) -> bool:
+        many = row.get("contactIds") if isinstance(row, dict) else None
+        return self._kind == "contact" and not isinstance(many, list)
 
     async def _prove(self, deal: int, contact: int) -> None:
         """Ask for all contacts of one deal that shows another contact than the asked one."""
         method = "crm.deal.contact.items.get"
         try:
             answer = await self._client.call(method, {"id": deal})
-        except (Bitrix24AccessError, Bitrix24RequestError) as error:
+            contacts = {Fields(method, row).number("CONTACT_ID") for row in rows_of(method, answer.result)}
+        except (Bitrix24AccessError, Bitrix24RequestError, RowError) as error:
             log.info("%s cannot tell the contacts of deal %d: %s", method, deal, error.code)
             return
-        contacts = {Fields(method, {"ID": deal, **row}).number("CONTACT_ID") for row in rows_of(method, answer.result)}
         if contact not in contacts:
             raise self._dropped(f"deal {deal}", [contact])
 

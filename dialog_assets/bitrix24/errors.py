@@ -92,6 +92,7 @@ class RowError(Bitrix24DataError):
 
     def __init__(self, method: str, field: str, expected: str, row_id: int | None = None) -> None:
         self.field = field
+        self.expected = expected
         self.row_id = row_id
         row = "a row without a readable ID" if row_id is None else f"row {row_id}"
         super().__init__(

@@ -1,13 +1,13 @@
 """The call history of a time window: voximplant.statistic.get, by ranges of ids, by offset where the portal ignores those.
 
-Here: paging through one method that changes under the reader and drops filters silently (facts/bitrix24.md 2.4, 3.1).
-Not here: how ids are cut into ranges (ranges.py), what a row means (rows.py).
+Here: paging through one method that changes under the reader and drops filters silently (facts/bitrix24.md 2.4, 3.1), and
+counting with it. Not here: how ids are cut into ranges (ranges.py), what a row means (rows.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,7 @@ from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command
 from dialog_assets.bitrix24.ranges import IdRange, NotHonouredError, Ranges, split
 from dialog_assets.bitrix24.side_by_side import REQUESTS, Gate, Job, streamed
-from dialog_assets.bitrix24.wire import row_id, rows_of
+from dialog_assets.bitrix24.wire import id_of, moment_of, rows_of
 
 METHOD = "voximplant.statistic.get"
 
@@ -28,7 +28,8 @@ _OFFSET_PASSES = 3
 
 log = logging.getLogger("dialog_assets")
 
-Rows = list[dict[str, Any]]
+Rows = list[Any]
+"""Rows as they came: who reads one tells whether it can be read."""
 
 
 async def calls(
@@ -37,7 +38,8 @@ async def calls(
     """Calls with `start` <= CALL_START_DATE < `end` (both with offset), every id exactly once, at most 2,500 in a list.
 
     Lists come as they arrive: in no order, except that the one with the lowest ids is the first. Every row that was there
-    at the beginning comes; of those that appear meanwhile, those with ids above all others do.
+    at the beginning comes; of those that appear meanwhile, those with ids above all others do. A row whose ID cannot be
+    read comes too, perhaps more than once where the portal must be read by offset.
     Raises Bitrix24DataError when rows outside the window come (the portal dropped the filter), and when fewer rows came
     than the portal counts. Close the iterator (contextlib.aclosing) when leaving it early.
     """
@@ -63,19 +65,34 @@ async def calls(
         await _compare(client, window, ranges.rows, first.total or 0)
 
 
+async def counts(client: Bitrix24Client, windows: Sequence[tuple[datetime, datetime]]) -> list[int | None]:
+    """How many calls the portal counts in each window of `calls`, fifty windows a request; None where it does not count.
+
+    It counts what the credential's user may see, and says nothing of the rest (section 3.1).
+    Raises a Bitrix24Error when a window cannot be counted, or its filter is dropped.
+    """
+    asked = [_Window(start, end) for start, end in windows]
+    outcomes = await client.batch({f"w{number}": one.command(None, start=0) for number, one in enumerate(asked)})
+    answers = [(one, _answer(outcome)) for one, outcome in zip(asked, outcomes.values(), strict=True)]
+    # A total of 0 above a page of rows is the answer of a portal that was asked not to count.
+    return [None if window.rows(answer) and not answer.total else answer.total for window, answer in answers]
+
+
 def _begun(first: Rows, last: Rows, total: int | None) -> tuple[Ranges, Rows]:
     """The rows of the first page and the last one, and the ranges that they leave to read.
 
     These are what lies between the two, then whatever appears above meanwhile: nothing when the pages meet. A last page
-    that does not come down from the highest id tells only how far ids go.
+    that does not come down from the highest id, row by row, tells only how far ids go.
     """
-    ids = [row_id(METHOD, row) for row in first]
-    if len(ids) < PAGE:
+    page = [id_of(row) for row in first]
+    if len(page) < PAGE:
         ranges = Ranges(iter(()), total)
-        ranges.note(IdRange(0, None), ids)
-        return ranges, first
-    tail = [row_id(METHOD, row) for row in last]
-    descends = bool(tail) and all(high > low for high, low in pairwise(tail))
+        return ranges, first[: ranges.note(IdRange(0, None), page)]
+    ids = [one for one in page if one is not None]
+    if not ids:
+        raise NotHonouredError
+    tail = [one for row in last if (one := id_of(row)) is not None]
+    descends = 0 < len(tail) == len(last) and all(high > low for high, low in pairwise(tail))
     top = max([ids[-1], *tail])
     bottom = max(ids[-1], tail[-1] - 1) if descends else top
     ends = [row for row, one in zip(last, tail, strict=True) if one > ids[-1]][::-1] if descends else []
@@ -85,9 +102,9 @@ def _begun(first: Rows, last: Rows, total: int | None) -> tuple[Ranges, Rows]:
         between = (bottom - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0] or 1)
     meet = descends and bottom == ids[-1]
     ranges = Ranges(iter(()) if meet else chain(split(ids[-1], bottom, between), [IdRange(top, None)]), total)
-    ranges.note(IdRange(0, ids[-1]), ids)
-    ranges.note(IdRange(bottom, top), [row_id(METHOD, row) for row in ends])
-    return ranges, [*first, *ends]
+    count = ranges.note(IdRange(0, ids[-1]), page)
+    ranges.note(IdRange(bottom, top), [id_of(row) for row in ends])
+    return ranges, [*first[:count], *ends]
 
 
 async def _by_range(client: Bitrix24Client, window: _Window, ranges: Ranges, at_once: int) -> AsyncGenerator[Rows]:
@@ -117,8 +134,7 @@ def _noted(window: _Window, ranges: Ranges, asked: list[IdRange], answers: list[
     found: Rows = []
     for one, answer in zip(asked, answers, strict=True):
         rows = window.rows(answer)
-        ranges.note(one, [row_id(METHOD, row) for row in rows])
-        found += rows
+        found += rows[: ranges.note(one, [id_of(row) for row in rows])]
     return found
 
 
@@ -132,14 +148,18 @@ async def _by_offset(client: Bitrix24Client, window: _Window, read: Ranges) -> A
     total = 0
     for _ in range(_OFFSET_PASSES):
         offset: int | None = 0
-        total, shrank = 0, False
+        total, nameless, shrank = 0, 0, False
         while offset is not None:
             method, params = window.command(None, start=offset)
             answer = await client.call(method, params)
             rows = window.rows(answer)
             fresh = []
             for row in rows:
-                one = row_id(METHOD, row)
+                one = id_of(row)
+                if one is None:
+                    nameless += 1
+                    fresh.append(row)
+                    continue
                 if one not in seen and not read.has(one):
                     fresh.append(row)
                 seen.add(one)
@@ -150,9 +170,9 @@ async def _by_offset(client: Bitrix24Client, window: _Window, read: Ranges) -> A
             if answer.next is not None and answer.next <= offset:
                 raise Bitrix24DataError("no_progress", method=METHOD, description="the next page is an earlier one")
             offset = answer.next
-        if len(seen) >= total and not shrank:
+        if len(seen) + nameless >= total and not shrank:
             return
-    raise _missing(total, len(seen))
+    raise _missing(total, len(seen) + nameless)
 
 
 async def _compare(client: Bitrix24Client, window: _Window, read: int, total: int) -> None:
@@ -201,20 +221,12 @@ class _Window:
         """The answer's rows; raises when one lies outside. A date that cannot be read is left to who reads the row."""
         rows = rows_of(METHOD, answer.result)
         for row in rows:
-            moment = _moment(row)
+            moment = moment_of(row.get("CALL_START_DATE")) if isinstance(row, dict) else None
             if moment is not None and not self._start <= moment < self._end:
                 raise Bitrix24DataError(
                     "filter_dropped",
                     method=METHOD,
-                    description=f"call {row_id(METHOD, row)} lies outside the asked time window",
+                    description=f"call {id_of(row)} lies outside the asked time window",
                     advice="the portal ignored the filter by date; nothing of this answer is used",
                 )
         return rows
-
-
-def _moment(row: Mapping[str, Any]) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(row["CALL_START_DATE"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return moment if moment.utcoffset() is not None else None

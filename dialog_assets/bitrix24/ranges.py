@@ -2,7 +2,7 @@
 
 Here: how a span of ids is cut, and whether a page is what its range promises. Not here: requests (history.py).
 Each id lies in exactly one range, so no row can come twice, and rows that appear meanwhile shift nothing
-(facts/bitrix24.md 2.4, "id ranges").
+(facts/bitrix24.md 2.4, "id ranges"). A row whose ID cannot be read lies in the range it came with.
 """
 
 from __future__ import annotations
@@ -60,24 +60,31 @@ class Ranges:
         """Ranges that were taken and not asked for."""
         self._first.extendleft(reversed(ranges))
 
-    def note(self, asked: IdRange, ids: Sequence[int]) -> None:
-        """A page of `asked` came. Raises NotHonouredError, before anything is noted, when it is no page of that range."""
+    def note(self, asked: IdRange, page: Sequence[int | None]) -> int:
+        """The ids of a page of `asked` came, None for a row without a readable one; gives how many of its rows count.
+
+        Of a full page those behind its last readable id do not: they come again with what follows that id. Raises
+        NotHonouredError, before anything is noted, when this is no page of that range, or no id leads on from it.
+        """
         low, high = asked
+        ids = [one for one in page if one is not None]
         if any(one <= low or (high is not None and one > high) for one in ids) or len(set(ids)) < len(ids):
             raise NotHonouredError
-        full = len(ids) >= PAGE
-        if full and any(one >= other for one, other in pairwise(ids)):
-            raise NotHonouredError
-        self.rows += len(ids)
-        if not full:
+        if len(page) < PAGE:
+            self.rows += len(page)
             if ids or high is not None:
                 self._read.append((low, max(ids) if high is None else high))
-            return
+            return len(page)
+        if not ids or any(one >= other for one, other in pairwise(ids)):
+            raise NotHonouredError
+        count = page.index(ids[-1]) + 1
+        self.rows += count
         self._read.append((low, ids[-1]))
         if high is None:
             self._first.append(IdRange(ids[-1], None))
         elif ids[-1] < high:
             self._first.extend(self._remainder(ids, high))
+        return count
 
     def has(self, one: int) -> bool:
         """Whether the row of this id has been read, if it was there then."""
@@ -87,7 +94,7 @@ class Ranges:
 
     def _remainder(self, ids: Sequence[int], high: int) -> Iterator[IdRange]:
         # Rows crowd where a range overflows: there the page's own density tells more than the whole span's.
-        rows = (high - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0])
+        rows = (high - ids[-1]) * (len(ids) - 1) / (ids[-1] - ids[0] or 1)
         if self._expected is not None:
             rows = min(rows, self._expected - self.rows)
         return split(ids[-1], high, rows)

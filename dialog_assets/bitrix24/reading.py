@@ -7,28 +7,32 @@ Bitrix24 drops filters that it does not know without a word (facts/bitrix24.md 3
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
 from dialog_assets.bitrix24.deals import Deals
 from dialog_assets.bitrix24.errors import Bitrix24DataError, Bitrix24Error
 from dialog_assets.bitrix24.families import CrmFamily, id_filter, list_command
-from dialog_assets.bitrix24.history import calls
+from dialog_assets.bitrix24.history import calls, counts
 from dialog_assets.bitrix24.paging import COMMANDS, PAGE, Command, chunks
 from dialog_assets.bitrix24.rows import EntityType
 from dialog_assets.bitrix24.side_by_side import Gate, Job, streamed
-from dialog_assets.bitrix24.wire import row_id, rows_of
+from dialog_assets.bitrix24.wire import id_of, rows_of
 
-__all__ = ["ById", "Deals", "calls", "crm", "users"]
+__all__ = ["ById", "Deals", "calls", "counts", "crm", "users"]
 
 
 class ById(NamedTuple):
-    """What one request brought for at most 2,500 ids: rows by id, and the ids that the portal does not show."""
+    """What one request brought for at most 2,500 ids: rows by id, and the ids that the portal does not show.
 
-    rows: dict[int, dict[str, Any]]
+    Where a row came without a readable ID, each id that was asked with it and did not come has such a row: it may be its.
+    """
+
+    rows: dict[int, Any]
     missing: list[int]
 
 
@@ -79,22 +83,28 @@ async def _by_id(
 
 def _found(asked: _Asked, outcomes: Sequence[Answer | Bitrix24Error]) -> ById:
     """The rows of the answers; raises when one failed, or brings a row that it was not asked for."""
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Any] = {}
     for (some, (method, _)), outcome in zip(asked, outcomes, strict=True):
         if isinstance(outcome, Bitrix24Error):
             raise outcome
+        nameless = []
         for row in rows_of(method, outcome.result):
-            rows[_asked_for(some, method, row)] = row
+            one = id_of(row)
+            if one is None:
+                nameless.append(row)
+            elif one in some:
+                rows[one] = row
+            else:
+                raise _not_asked_for(method, one)
+        if nameless:
+            rows.update(zip([one for one in some if one not in rows], cycle(nameless), strict=False))
     return ById(rows, [one for some, _ in asked for one in some if one not in rows])
 
 
-def _asked_for(some: Sequence[int], method: str, row: Mapping[str, Any]) -> int:
-    one = row_id(method, row)
-    if one not in some:
-        raise Bitrix24DataError(
-            "filter_dropped",
-            method=method,
-            description=f"row {one} was not asked for",
-            advice="the portal ignored the filter by id; nothing of this answer is used",
-        )
-    return one
+def _not_asked_for(method: str, one: int) -> Bitrix24DataError:
+    return Bitrix24DataError(
+        "filter_dropped",
+        method=method,
+        description=f"row {one} was not asked for",
+        advice="the portal ignored the filter by id; nothing of this answer is used",
+    )

@@ -21,11 +21,12 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24Error,
     Bitrix24RequestError,
     RecordingUnavailableError,
+    RowError,
 )
 from dialog_assets.bitrix24.outside import OutsideHosts
 from dialog_assets.bitrix24.paging import PAGE, chunks
 from dialog_assets.bitrix24.rows import activity_files, disk_file
-from dialog_assets.bitrix24.wire import row_id, rows_of
+from dialog_assets.bitrix24.wire import id_of, rows_of
 
 Found = Place | Bitrix24Error
 """Where a recording is, or why this way does not lead to it."""
@@ -163,15 +164,19 @@ class Recordings:
         found: dict[int, Found] = {}
         for some in chunks(wanted, PAGE):
             params = {"filter": {"@ID": [one.activity_id for one in some]}, "select": ["ID", "FILES"], "start": -1}
-            rows = await self._rows(method, params)
+            rows = await self._rows(method, params, [one.activity_id or 0 for one in some])
             for one in some:
-                row = rows.get(one.activity_id or 0)
-                found[one.call_id] = self._activity_place(one, row)
+                found[one.call_id] = self._activity_place(one, rows.get(one.activity_id or 0, {}))
         return found
 
-    def _activity_place(self, one: Wanted, row: Mapping[str, Any] | None) -> Found:
+    def _activity_place(self, one: Wanted, row: Mapping[str, Any] | RowError) -> Found:
         name = f"activity {one.activity_id}"
-        files = activity_files(row) if row is not None else []
+        try:
+            files = [] if isinstance(row, RowError) else activity_files(row)
+        except RowError as error:
+            row = error
+        if isinstance(row, RowError):
+            return row
         file = next((file for file in files if file.id == one.file_id), files[0] if len(files) == 1 else None)
         if file is None:
             return RecordingUnavailableError("gone", name, description="the activity shows no such file")
@@ -189,21 +194,32 @@ class Recordings:
         found: dict[int, Found] = {}
         for some in chunks(wanted, PAGE):
             params = {"FILTER": {"ID": [one.call_id for one in some]}, "SORT": "ID", "ORDER": "ASC", "start": -1}
-            rows = await self._rows(method, params)
+            rows = await self._rows(method, params, [one.call_id for one in some])
             strangers = rows.keys() - {one.call_id for one in some}
             if strangers:
                 raise Bitrix24DataError(
                     "filter_dropped", method=method, description=f"call {min(strangers)} was not asked for"
                 )
             for one in some:
-                url = str(rows.get(one.call_id, {}).get("CALL_RECORD_URL") or "").strip()
+                row = rows.get(one.call_id, {})
+                if isinstance(row, RowError):
+                    found[one.call_id] = row
+                    continue
+                url = str(row.get("CALL_RECORD_URL") or "").strip()
                 if self._outside.names(url):
                     found[one.call_id] = Place("provider", f"of call {one.call_id}", url)
         return found
 
-    async def _rows(self, method: str, params: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-        answer = await self._client.call(method, params)
-        return {row_id(method, row): row for row in rows_of(method, answer.result)}
+    async def _rows(
+        self, method: str, params: Mapping[str, Any], asked: Iterable[int]
+    ) -> dict[int, dict[str, Any] | RowError]:
+        """Rows by id; a row without a readable one may be that of any of `asked` that did not come."""
+        rows = rows_of(method, (await self._client.call(method, params)).result)
+        found: dict[int, dict[str, Any] | RowError] = {one: row for row in rows if (one := id_of(row)) is not None}
+        if any(id_of(row) is None for row in rows):
+            unread = RowError(method, "ID", "a whole number")
+            return {**dict.fromkeys(asked, unread), **found}
+        return found
 
 
 def _disk_place(file_id: int, outcome: Answer | Bitrix24Error) -> Found:

@@ -8,12 +8,12 @@ the repr. A row that cannot be read raises RowError.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from dialog_assets.bitrix24.errors import RecordingUnavailableError
+from dialog_assets.bitrix24.errors import RecordingUnavailableError, RowError
 from dialog_assets.bitrix24.wire import Fields
 
 CrmKind = Literal["contact", "lead", "company"]
@@ -27,6 +27,9 @@ _DIRECTIONS: dict[int | None, Direction] = {
     4: "callback",
     5: "info",
 }
+
+_WORD = 100
+"""Characters of a code such as CRM_ENTITY_TYPE; what is looked up by it has no place for a novel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +107,13 @@ class ActivityFile:
 def call_row(row: Mapping[str, Any]) -> CallRow:
     """Read one row of voximplant.statistic.get."""
     fields = Fields("voximplant.statistic.get", row)
-    entity_type, entity_id = fields.text("CRM_ENTITY_TYPE"), fields.reference("CRM_ENTITY_ID")
+    entity_type, entity_id = fields.text("CRM_ENTITY_TYPE", longest=_WORD), fields.reference("CRM_ENTITY_ID")
     linked = entity_type is not None and entity_id is not None
     return CallRow(
         call_id=fields.id,
         vendor_call_id=fields.text("CALL_ID"),
         started_at=fields.moment("CALL_START_DATE"),
-        duration_s=fields.number("CALL_DURATION") or 0,
+        duration_s=fields.number("CALL_DURATION", bits=32) or 0,
         direction=_DIRECTIONS.get(fields.number("CALL_TYPE"), "unknown"),
         user_id=fields.reference("PORTAL_USER_ID"),
         phone=fields.text("PHONE_NUMBER"),
@@ -121,12 +124,29 @@ def call_row(row: Mapping[str, Any]) -> CallRow:
         activity_id=fields.reference("CRM_ACTIVITY_ID"),
         record_file_id=fields.reference("RECORD_FILE_ID"),
         record_url=fields.text("CALL_RECORD_URL"),
-        record_duration_s=fields.number("RECORD_DURATION"),
-        vote=fields.reference("CALL_VOTE"),
+        record_duration_s=fields.number("RECORD_DURATION", bits=32),
+        vote=fields.reference("CALL_VOTE", bits=32),
         cost=fields.decimal("COST") or Decimal(0),
         cost_currency=fields.text("COST_CURRENCY"),
         raw=fields.row,
     )
+
+
+def readable_part(row: Mapping[str, Any]) -> tuple[CallRow, list[RowError]]:
+    """What can be read of a row of voximplant.statistic.get: a field that cannot be read counts as empty, and is told.
+
+    Raises RowError for a row whose ID or CALL_START_DATE cannot be read: such a call has no place anywhere.
+    """
+    told: dict[str, RowError] = {}
+    fields = row
+    while True:
+        try:
+            return replace(call_row(fields), raw=dict(row)), list(told.values())
+        except RowError as error:
+            if not isinstance(row, Mapping) or error.field in told:
+                raise told.get(error.field, error) from None
+            told[error.field] = error
+            fields = {**fields, error.field: None}
 
 
 def user_row(row: Mapping[str, Any]) -> UserRow:
@@ -147,7 +167,8 @@ def user_row(row: Mapping[str, Any]) -> UserRow:
 
 def entity_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:
     """Read one row of crm.{entity_type}.list or .get, or an item of crm.item.list or .get."""
-    return _item_row(entity_type, row) if "id" in row else _classic_row(entity_type, row)
+    universal = isinstance(row, Mapping) and "id" in row
+    return _item_row(entity_type, row) if universal else _classic_row(entity_type, row)
 
 
 def _classic_row(entity_type: EntityType, row: Mapping[str, Any]) -> EntityRow:

@@ -7,11 +7,17 @@ PHP sends numbers as texts, and "nothing" as null, "", [], {} or "0"; which of t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from datetime import MAXYEAR, MINYEAR, datetime
+from decimal import Decimal
 from typing import Any
 
 from dialog_assets.bitrix24.errors import Bitrix24DataError, RowError
+
+_PLACES = 32
+"""Of a number that is worth reading; amounts of money and ids have fewer."""
+
+_SURELY_SMALL = 10
+"""Digits; fewer fit into 32 bits."""
 
 
 class Fields:
@@ -36,50 +42,46 @@ class Fields:
         """The error for field `name`, without its value."""
         return RowError(self._method, name, expected, self._id)
 
-    def number(self, name: str) -> int | None:
-        """A whole number, None when empty."""
+    def number(self, name: str, *, bits: int = 64) -> int | None:
+        """A whole number of so many bits with its sign, None when empty."""
         value = self._value(name)
         if value is None:
             return None
-        number = self.decimal(name)
-        if number is None or number != number.to_integral_value() or abs(number) >= 2**63:
-            raise self.unreadable(name, "a whole number")
-        return int(number)
+        number = _whole(value, bits)
+        if number is None:
+            raise self.unreadable(name, "a whole number" if bits == 64 else f"a whole number of at most {bits} bits")
+        return number
 
-    def reference(self, name: str) -> int | None:
+    def reference(self, name: str, *, bits: int = 64) -> int | None:
         """The id of another object, None when empty or 0."""
-        return self.number(name) or None
+        return self.number(name, bits=bits) or None
 
     def decimal(self, name: str) -> Decimal | None:
         """An amount, None when empty."""
         value = self._value(name)
         if value is None:
             return None
-        try:
-            amount = Decimal(str(value).strip()) if isinstance(value, str | int | float) else Decimal("NaN")
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or isinstance(value, bool):
-            raise self.unreadable(name, "a number")
+        amount = _amount(value)
+        if amount is None:
+            raise self.unreadable(name, f"a number of at most {_PLACES} places")
         return amount
 
-    def text(self, name: str) -> str | None:
-        """A text without surrounding blanks, None when empty."""
+    def text(self, name: str, *, longest: int | None = None) -> str | None:
+        """A text without surrounding blanks, of at most `longest` characters, None when empty."""
         value = self._value(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self.unreadable(name, "a text")
-        return str(value).strip() or None
+        text = str(value).strip()
+        if longest is not None and len(text) > longest:
+            raise self.unreadable(name, f"a text of at most {longest} characters")
+        return text or None
 
     def moment(self, name: str) -> datetime:
         """An ISO-8601 moment with offset."""
-        value = self._value(name)
-        try:
-            moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
-        except ValueError:
-            moment = None
-        if moment is None or moment.utcoffset() is None:
+        moment = moment_of(self._value(name))
+        if moment is None:
             raise self.unreadable(name, "a date and time with offset")
         return moment
 
@@ -100,11 +102,14 @@ class Fields:
         if value is None or value is False:
             return []
         values = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-        try:
-            return [int(entry) for entry in values if entry not in (None, "", False)]
-        except (TypeError, ValueError):
-            failure = self.unreadable(name, "a list of whole numbers")
-        raise failure
+        numbers = []
+        for entry in values:
+            if entry not in (None, "", False):
+                number = _whole(entry, 64)
+                if number is None:
+                    raise self.unreadable(name, "a list of whole numbers")
+                numbers.append(number)
+        return numbers
 
     def typed(self, name: str, kind: str) -> list[str]:
         """The values of `fm` of the crm.item family that are of `kind` (PHONE, EMAIL …), each once, in order."""
@@ -131,19 +136,58 @@ class Fields:
         return None if value in ("", [], {}) or (isinstance(value, str) and not value.strip()) else value
 
 
-def row_id(method: str, row: Mapping[str, Any]) -> int:
-    """The id of a row, of either crm family; RowError when it has none."""
-    value = row.get("ID", row.get("id"))
-    if isinstance(value, str) and value.isdecimal():
+def id_of(row: object) -> int | None:
+    """The id of a row, of either crm family; None when it has none that can be read."""
+    if not isinstance(row, dict):
+        return None
+    return _whole(row["ID"] if "ID" in row else row.get("id"), 64)
+
+
+def moment_of(value: object) -> datetime | None:
+    """An ISO-8601 moment with offset; None for anything else, and at the ends of the calendar, where time zones fail."""
+    try:
+        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if moment is None or moment.utcoffset() is None or not MINYEAR < moment.year < MAXYEAR:
+        return None
+    return moment
+
+
+def _amount(value: object) -> Decimal | None:
+    """A finite number of at most _PLACES places before the point and about as many after it; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        text = str(value).strip()
+        amount = Decimal(text)
+    except (ArithmeticError, ValueError):
+        return None
+    # Python reads other scripts' digits and 1_000 too. An exponent alone can ask for a gigabyte of digits.
+    if not text.isascii() or "_" in text or not amount.is_finite():
+        return None
+    return amount if len(text) <= 2 * _PLACES and abs(amount.adjusted()) < _PLACES else None
+
+
+def _whole(value: object, bits: int) -> int | None:
+    if isinstance(value, str) and len(value) < _SURELY_SMALL and value.isdecimal() and value.isascii():
         return int(value)
-    return Fields(method, row).id
+    amount = _amount(value)
+    if amount is None or amount != amount.to_integral_value():
+        return None
+    number = int(amount)
+    return number if -(2 ** (bits - 1)) <= number < 2 ** (bits - 1) else None
 
 
-def rows_of(method: str, result: object) -> list[dict[str, Any]]:
-    """The rows of a list method's result; PHP sends a list with gaps as a map, crm.item.list has its rows in `items`."""
+def rows_of(method: str, result: object) -> list[Any]:
+    """The rows of a list method's result, as they came: whether a row is an object is told by who reads it.
+
+    PHP sends a list with gaps as a map, crm.item.list has its rows in `items`.
+    """
     if isinstance(result, Mapping) and "items" in result:
         result = result["items"]
-    rows = list(result.values()) if isinstance(result, Mapping) else result
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if isinstance(result, Mapping) and all(isinstance(row, Mapping) for row in result.values()):
+        result = list(result.values())
+    if not isinstance(result, list):
         raise Bitrix24DataError("no_rows", method=method, description="the answer is not a list of rows")
-    return rows
+    return result

@@ -35,7 +35,7 @@ class Habits:
     | hex_quotes | quotes inside JSON strings come as \u0022 |
     | https_required | a webhook over http gives INVALID_REQUEST |
     | keyset | the call statistics honour start=-1; else it counts, and gives `next`, as start=0 does |
-    | visible_users | employees whose calls the webhook's user may see, in spite of any filter; empty: all |
+    | visible_users | employees whose calls the webhook's user, then no administrator, may see, in spite of any filter; empty: all |
     | renamed_to | scheme://host:port of the portal's new address: every request elsewhere gives 302; "" : not renamed |
     | disk_records | recordings are on the Disk; else RECORD_FILE_ID is empty |
     | provider_urls | CALL_RECORD_URL leads to the provider's host |

@@ -29,14 +29,17 @@ def _users(call: MethodCall) -> Answer:
 
 
 def _profile(call: MethodCall) -> Answer:
-    """The user who made the webhook. It need not be among the portal's employees: a system user never is."""
+    """The user who made the webhook, an administrator unless it may see the calls of some employees only.
+
+    It need not be among the portal's employees: a system user never is.
+    """
     user = call.access.user
     row = call.state.users.row(user) or {}
     offset = datetime.now(call.state.zone).utcoffset()
     return Answer(
         {
             "ID": str(user),
-            "ADMIN": True,
+            "ADMIN": not call.state.habits.visible_users,
             "NAME": row.get("NAME", ""),
             "LAST_NAME": row.get("LAST_NAME", ""),
             "PERSONAL_GENDER": row.get("PERSONAL_GENDER", ""),

@@ -173,6 +173,18 @@ async def failures(
     return await cursor.fetchall()
 
 
+async def failed(connection: Connection, portal: str, step: str, first: date, last: date) -> set[int]:
+    """Ids of the days' calls that are failed at the step."""
+    cursor = await connection.execute(
+        """
+        SELECT c.call_id FROM calls c JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = %s
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND s.state = 'failed'
+        """,
+        [step, portal, first, last],
+    )
+    return {row["call_id"] for row in await cursor.fetchall()}
+
+
 async def retry_failed(connection: Connection, portal: str, steps: Sequence[str], first: date, last: date) -> int:
     """Let the failed calls of the days be tried again by the next run of `steps`; returns how many (call, step) there are."""
     cursor = await connection.execute(

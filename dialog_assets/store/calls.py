@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from psycopg import errors, sql
@@ -63,7 +63,7 @@ _CHANGE = sql.SQL(
                c.call_id IS NOT NULL AND (c.entity_type, c.entity_id) IS DISTINCT FROM (s.entity_type, s.entity_id) AS moved
         FROM pg_temp.staged_calls s
         LEFT JOIN LATERAL (SELECT * FROM calls WHERE portal = %(portal)s AND call_id = s.call_id OFFSET 0) c ON true
-        WHERE c.call_id IS NULL OR ({current}) IS DISTINCT FROM ({staged})
+        WHERE c.call_id IS NULL OR ({current}) IS DISTINCT FROM ({staged}) OR s.call_id = ANY(%(failed)s::bigint[])
     ), kept AS (
         INSERT INTO entity_changes (portal, entity_type, entity_id, field, before, after)
         SELECT %(portal)s, linked.type, linked.id, 'call', linked.before, linked.after
@@ -80,8 +80,9 @@ _CHANGE = sql.SQL(
     INSERT INTO call_steps (portal, call_id, step, state, output_key, attempts)
     SELECT %(portal)s, call_id, 'calls', 'done', {output_key}, 1 FROM changed
     LEFT JOIN unnest(%(links)s::text[], %(keys)s::text[]) AS allowed (link, key) ON link = raw ->> 'CALL_RECORD_URL'
-    ON CONFLICT (portal, call_id, step) DO UPDATE SET output_key = excluded.output_key, updated_at = now()
-    WHERE call_steps.output_key IS DISTINCT FROM excluded.output_key
+    ON CONFLICT (portal, call_id, step) DO UPDATE SET
+        state = 'done', reason = NULL, detail = NULL, output_key = excluded.output_key, updated_at = now()
+    WHERE (call_steps.state, call_steps.output_key) IS DISTINCT FROM ('done', excluded.output_key)
     """
 ).format(
     current=_columns("c"),
@@ -107,13 +108,25 @@ _LINKS = sql.SQL(
 ).format(output_key=_OUTPUT_KEY)
 
 
-async def write(connection: Connection, portal: str, rows: Sequence[Row], *, record_hosts: Sequence[str] = ()) -> None:
+_NOTHING = (None, 0, "unknown")
+"""What a field that is empty, or cannot be read, leaves in a column."""
+
+
+async def write(
+    connection: Connection,
+    portal: str,
+    rows: Sequence[Row],
+    *,
+    record_hosts: Sequence[str] = (),
+    failed: Collection[int] = (),
+) -> None:
     """Write rows (a dict of COLUMNS each), best WRITE_AT_ONCE at a time; a row that did not change is not touched.
 
     Of a call that `rows` have twice the last counts. Marks step `calls` of each new or changed row done; its output key
     is what the archive depends on: the recording's Disk id, else the provider's host where `record_hosts` has it. (Of the
     link itself only `scheme://host[:port]/…` is kept.) A known call that belongs to another CRM entity than before is kept
-    as a change of both entities, and waits for its summary again.
+    as a change of both entities, and waits for its summary again. `failed` are the calls that may be failed at step
+    `calls`: those among `rows` read well now.
     """
     hosts = {f"https://{host.lower()}/…": f"link:{host.lower()}" for host in record_hosts}
     unique = {row["call_id"]: row for row in rows}
@@ -123,7 +136,39 @@ async def write(connection: Connection, portal: str, rows: Sequence[Row], *, rec
     if new and not await _add(connection, portal, new, hosts):
         known |= unique.keys()
     if known:
-        await _compare(connection, portal, [row for call_id, row in unique.items() if call_id in known], hosts)
+        some = [row for call_id, row in unique.items() if call_id in known]
+        await _compare(connection, portal, some, hosts, [call_id for call_id in known if call_id in failed])
+
+
+async def write_partly(connection: Connection, portal: str, rows: Sequence[Row], details: Mapping[int, str]) -> None:
+    """Write calls of which not every field could be read, and mark them failed at step `calls` with their `details`.
+
+    A column that the row leaves empty keeps what was known: it may be the one that cannot be read.
+    """
+    cursor = await connection.execute(
+        sql.SQL("SELECT {} FROM calls WHERE portal = %s AND call_id = ANY(%s)").format(_columns("calls")),
+        [portal, [row["call_id"] for row in rows]],
+    )
+    known = {row["call_id"]: row for row in await cursor.fetchall()}
+    kept = [
+        {**row, **{name: value for name, value in known.get(row["call_id"], {}).items() if row[name] in _NOTHING}}
+        for row in rows
+    ]
+    await write(connection, portal, kept)
+    await fail(connection, portal, details)
+
+
+async def fail(connection: Connection, portal: str, details: Mapping[int, str]) -> None:
+    """Mark calls failed at step `calls`, call id → what cannot be read; calls that are not known are left out."""
+    await connection.execute(
+        """
+        UPDATE call_steps p SET state = 'failed', reason = 'row_unreadable', detail = told.detail, output_key = NULL,
+            attempts = attempts + (state = 'failed')::int, updated_at = now()
+        FROM unnest(%s::bigint[], %s::text[]) AS told (call_id, detail)
+        WHERE p.portal = %s AND p.call_id = told.call_id AND p.step = 'calls'
+        """,
+        [list(details), list(details.values()), portal],
+    )
 
 
 async def _add(connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str]) -> bool:
@@ -148,9 +193,11 @@ def _output_key(row: Row, hosts: Mapping[str, str]) -> str:
     return hosts.get(link, "none") if isinstance(link, str) else "none"
 
 
-async def _compare(connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str]) -> None:
+async def _compare(
+    connection: Connection, portal: str, rows: Sequence[Row], hosts: Mapping[str, str], failed: Sequence[int]
+) -> None:
     """Bring the table to `rows` through the staging table."""
-    parameters = {"portal": portal, "links": list(hosts), "keys": list(hosts.values())}
+    parameters = {"portal": portal, "links": list(hosts), "keys": list(hosts.values()), "failed": failed}
     async with connection.transaction():
         await stage(connection, "staged_calls", _TYPES, rows)
         await connection.execute(_CHANGE, parameters, prepare=False)
@@ -190,6 +237,15 @@ async def entities_of(connection: Connection, portal: str, first: date, last: da
         [portal, first, last],
     )
     return [(row["entity_type"], row["entity_id"]) for row in await cursor.fetchall()]
+
+
+async def by_day(connection: Connection, portal: str, first: date, last: date) -> dict[date, int]:
+    """How many calls each day has; days without any are absent."""
+    cursor = await connection.execute(
+        "SELECT day, count(*) AS calls FROM calls WHERE portal = %s AND day BETWEEN %s AND %s GROUP BY day",
+        [portal, first, last],
+    )
+    return {row["day"]: row["calls"] for row in await cursor.fetchall()}
 
 
 async def days(connection: Connection, portal: str) -> tuple[date, date] | None:

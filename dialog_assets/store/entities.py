@@ -141,20 +141,42 @@ async def titles(
     return {(row["entity_type"], row["entity_id"]): row["title"] for row in await cursor.fetchall()}
 
 
-async def settle(connection: Connection, portal: str, first: date, last: date) -> None:
-    """Account for the days' calls at step `entities`."""
+async def settle(
+    connection: Connection,
+    portal: str,
+    first: date,
+    last: date,
+    unreadable: Mapping[tuple[str, int], str] | None = None,
+) -> None:
+    """Account for the days' read calls at step `entities`.
+
+    `unreadable`: (type, id) → what of the entity's row, or of one of its deals', cannot be read.
+    """
+    told = unreadable or {}
     await connection.execute(
         """
-        INSERT INTO call_steps (portal, call_id, step, state, reason, attempts)
+        INSERT INTO call_steps (portal, call_id, step, state, reason, detail, attempts)
         SELECT c.portal, c.call_id, 'entities',
-               CASE WHEN e.found THEN 'done' ELSE 'skipped' END,
-               CASE WHEN e.found THEN NULL WHEN c.entity_id IS NULL THEN 'no_entity' ELSE 'entity_not_found' END, 1
+               CASE WHEN bad.detail IS NOT NULL THEN 'failed' WHEN e.found THEN 'done' ELSE 'skipped' END,
+               CASE WHEN bad.detail IS NOT NULL THEN 'row_unreadable' WHEN e.found THEN NULL
+                    WHEN c.entity_id IS NULL THEN 'no_entity' ELSE 'entity_not_found' END, bad.detail, 1
         FROM calls c
+        JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id AND up.step = 'calls' AND up.state = 'done'
         LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
-        WHERE c.portal = %s AND c.day BETWEEN %s AND %s
+        LEFT JOIN unnest(%(types)s::text[], %(ids)s::bigint[], %(details)s::text[]) AS bad (entity_type, entity_id, detail)
+            ON bad.entity_type = c.entity_type AND bad.entity_id = c.entity_id
+        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
-            state = excluded.state, reason = excluded.reason, updated_at = now()
-        WHERE (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
+            state = excluded.state, reason = excluded.reason, detail = excluded.detail, updated_at = now()
+        WHERE (call_steps.state, call_steps.reason, call_steps.detail)
+            IS DISTINCT FROM (excluded.state, excluded.reason, excluded.detail)
         """,
-        [portal, first, last],
+        {
+            "portal": portal,
+            "first": first,
+            "last": last,
+            "types": [kind for kind, _ in told],
+            "ids": [entity for _, entity in told],
+            "details": list(told.values()),
+        },
     )

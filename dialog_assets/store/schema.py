@@ -29,6 +29,7 @@ PARTITIONED_TABLES = (
     "criteria_scores",
     "entity_summaries",
     "call_steps",
+    "unreadable_rows",
     "ledger",
 )
 

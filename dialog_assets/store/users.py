@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 
 from dialog_assets.store.entity_changes import TrackedTable
@@ -50,19 +50,27 @@ async def mark_missing(connection: Connection, portal: str, ids: Iterable[int]) 
     )
 
 
-async def settle(connection: Connection, portal: str, first: date, last: date) -> None:
-    """Account for the days' calls at step `users`."""
+async def settle(
+    connection: Connection, portal: str, first: date, last: date, unreadable: Mapping[int, str] | None = None
+) -> None:
+    """Account for the days' read calls at step `users`; `unreadable`: user id → what of the row cannot be read."""
+    told = unreadable or {}
     await connection.execute(
         """
-        INSERT INTO call_steps (portal, call_id, step, state, reason, attempts)
+        INSERT INTO call_steps (portal, call_id, step, state, reason, detail, attempts)
         SELECT c.portal, c.call_id, 'users',
-               CASE WHEN u.found THEN 'done' ELSE 'skipped' END,
-               CASE WHEN u.found THEN NULL WHEN c.user_id IS NULL THEN 'no_user' ELSE 'user_not_found' END, 1
-        FROM calls c LEFT JOIN users u ON u.portal = c.portal AND u.user_id = c.user_id
-        WHERE c.portal = %s AND c.day BETWEEN %s AND %s
+               CASE WHEN bad.detail IS NOT NULL THEN 'failed' WHEN u.found THEN 'done' ELSE 'skipped' END,
+               CASE WHEN bad.detail IS NOT NULL THEN 'row_unreadable' WHEN u.found THEN NULL
+                    WHEN c.user_id IS NULL THEN 'no_user' ELSE 'user_not_found' END, bad.detail, 1
+        FROM calls c
+        JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id AND up.step = 'calls' AND up.state = 'done'
+        LEFT JOIN users u ON u.portal = c.portal AND u.user_id = c.user_id
+        LEFT JOIN unnest(%(ids)s::bigint[], %(details)s::text[]) AS bad (user_id, detail) ON bad.user_id = c.user_id
+        WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
-            state = excluded.state, reason = excluded.reason, updated_at = now()
-        WHERE (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
+            state = excluded.state, reason = excluded.reason, detail = excluded.detail, updated_at = now()
+        WHERE (call_steps.state, call_steps.reason, call_steps.detail)
+            IS DISTINCT FROM (excluded.state, excluded.reason, excluded.detail)
         """,
-        [portal, first, last],
+        {"portal": portal, "first": first, "last": last, "ids": list(told), "details": list(told.values())},
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from dialog_assets.assets.steps import StepRun
+from dialog_assets.assets.steps import Findings, StepRun
 from dialog_assets.portals import Portal, load_portals
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.sandbox.world.model import SandboxPortal
@@ -38,14 +38,16 @@ def portal_site(portal: SandboxPortal) -> Iterator[Site]:
             del os.environ["OKNA_SEVER_WEBHOOK"]
 
 
-def run_step(database: str, step: str, core: Core, *days: date) -> None:
-    """Run one step's core over `days` as its asset does."""
+def run_step(database: str, step: str, core: Core, *days: date, portal: Portal | None = None) -> Findings:
+    """Run one step's core over `days` as its asset does; `portal` is okna_sever, configured otherwise."""
 
     async def day_done(_: date) -> None:
         return None
 
-    async def run() -> None:
+    async def run() -> Findings:
         async with open_pool(database, size=4) as pool:
-            await core(StepRun(okna_sever(), step, days, pool, day_done), Bitrix24Resource())
+            one = StepRun(portal or okna_sever(), step, days, pool, day_done)
+            await core(one, Bitrix24Resource())
+            return one.findings
 
-    asyncio.run(run())
+    return asyncio.run(run())

@@ -32,7 +32,7 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (bitrix24.Bitrix24UnavailableError("not_json"), OUTAGE, "portal_unavailable"),
     (bitrix24.Bitrix24RequestError("ERROR_CORE"), FOR_GOOD, "portal_refused"),
     (bitrix24.Bitrix24DataError("no_rows"), FOR_GOOD, "portal_refused"),
-    (bitrix24.RowError("disk.file.get", "SIZE", "a number", 5), FOR_GOOD, "portal_refused"),
+    (bitrix24.RowError("disk.file.get", "SIZE", "a number", 5), FOR_GOOD, "row_unreadable"),
     (bitrix24.RecordingUnavailableError("gone", "1"), FOR_GOOD, "recording_gone"),
     (bitrix24.RecordingUnavailableError("refused", "1"), FOR_GOOD, "recording_refused"),
     (bitrix24.RecordingUnavailableError("not_audio", "1"), FOR_GOOD, "recording_not_audio"),

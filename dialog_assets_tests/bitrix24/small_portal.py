@@ -13,7 +13,7 @@ import httpx2
 from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.paging import php_params
 from dialog_assets.bitrix24.reading import ById, Deals
-from dialog_assets.bitrix24.wire import row_id
+from dialog_assets.bitrix24.wire import id_of
 
 SECRET = "s3cr3tw3bh00kc0de"
 WEBHOOK = f"https://portal.example/rest/7/{SECRET}/"
@@ -75,15 +75,18 @@ async def by_id(stream: AsyncGenerator[ById]) -> tuple[dict[int, Params], list[i
 
 
 async def by_owner(deals: Deals) -> dict[int, list[Params]]:
-    """The rows of deals by their owners; each row comes once, and every one has an owner."""
+    """The rows of deals by their owners, those without a readable ID last; the others come once, and each has an owner."""
     rows: list[Params] = []
     async for page in deals.pages():
         assert 0 < len(page) <= 2500
         rows += page
-    found = {row_id("deals", row): row for row in rows}
+    found = {id_of(row): row for row in rows}
     assert len(found) == len(rows)
     assert found.keys() == {deal for some in deals.by_owner.values() for deal in some}
-    return {owner: [found[deal] for deal in some] for owner, some in deals.by_owner.items()}
+    return {
+        owner: [*(found[deal] for deal in some), *deals.nameless.get(owner, ())]
+        for owner, some in deals.by_owner.items()
+    }
 
 
 def asked(request: httpx2.Request) -> tuple[str, Params]:

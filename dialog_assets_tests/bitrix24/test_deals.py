@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dialog_assets.bitrix24.errors import Bitrix24DataError
 from dialog_assets.bitrix24.paging import php_params
 from dialog_assets.bitrix24.reading import Deals, crm
-from dialog_assets.bitrix24.wire import row_id
+from dialog_assets.bitrix24.wire import id_of
 from dialog_assets_tests.bitrix24.small_portal import asked, by_id, by_owner, client_of, good
 
 
@@ -82,7 +82,7 @@ def read(portal: Crm, owners: list[int], **more: Any) -> dict[int, list[int]]:
         async with client_of(portal) as client:
             return await by_owner(Deals(client, "contact", owners, **more))
 
-    return {owner: [row_id("", row) for row in rows] for owner, rows in asyncio.run(go()).items()}
+    return {owner: [id_of(row) or 0 for row in rows] for owner, rows in asyncio.run(go()).items()}
 
 
 def expected(portal: Crm, owners: list[int]) -> dict[int, list[int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -12,13 +14,31 @@ from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dialog_assets.bitrix24.client import Answer
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24DataError, Bitrix24Error, RowError, classify
+from dialog_assets.bitrix24.errors import (
+    Bitrix24AccessError,
+    Bitrix24DataError,
+    Bitrix24Error,
+    RecordingUnavailableError,
+    RowError,
+    classify,
+)
 from dialog_assets.bitrix24.events import call_end, event_of
 from dialog_assets.bitrix24.paging import php_query
-from dialog_assets.bitrix24.rows import CallRow, activity_files, call_row, disk_file, entity_row, user_row
-from dialog_assets.bitrix24.wire import rows_of
+from dialog_assets.bitrix24.rows import (
+    CallRow,
+    activity_files,
+    call_row,
+    disk_file,
+    entity_row,
+    readable_part,
+    user_row,
+)
+from dialog_assets.bitrix24.wire import id_of, moment_of, rows_of
+from dialog_assets_tests.bitrix24.json_values import NASTY, any_json, garbled
 from dialog_assets_tests.bitrix24.small_portal import client_of
 
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "data" / "bitrix24"
@@ -118,6 +138,112 @@ def test_an_unreadable_field_is_named_without_its_value(field: str, value: Any) 
     assert "7999" not in str(caught.value)
     with pytest.raises(RowError):
         call_row([])  # type: ignore[arg-type]
+
+
+USER: dict[str, Any] = {
+    "ID": "1",
+    "ACTIVE": True,
+    "NAME": "Анна",
+    "LAST_NAME": "Ким",
+    "EMAIL": "a@example.com",
+    "WORK_PHONE": "79990000001",
+    "UF_DEPARTMENT": [1],
+    "WORK_POSITION": "Мастер",
+}
+DEAL: dict[str, Any] = {
+    "ID": "3",
+    "TITLE": "Окна",
+    "STAGE_ID": "NEW",
+    "OPPORTUNITY": "19999.99",
+    "CURRENCY_ID": "RUB",
+    "ASSIGNED_BY_ID": "6",
+    "PHONE": [{"VALUE": "79990000001"}],
+}
+ITEM: dict[str, Any] = {
+    "id": 5,
+    "title": "Окна",
+    "stageId": "NEW",
+    "opportunity": 5,
+    "currencyId": "RUB",
+    "assignedById": 6,
+    "fm": [{"value": "79990000001", "typeId": "PHONE"}],
+}
+FILE: dict[str, Any] = {"ID": "9", "NAME": "a.mp3", "SIZE": "10", "DELETED_TYPE": "0", "DOWNLOAD_URL": "https://x/"}
+ACTIVITY: dict[str, Any] = {"ID": "9", "FILES": [{"id": 1, "url": "https://x/"}]}
+
+READERS: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
+    "call": (call_row, CALL),
+    "part": (readable_part, CALL),
+    "user": (user_row, USER),
+    "deal": (lambda row: entity_row("deal", row), DEAL),
+    "contact": (lambda row: entity_row("contact", row), {**USER, **DEAL}),
+    "item": (lambda row: entity_row("lead", row), ITEM),
+    "file": (disk_file, FILE),
+    "activity": (activity_files, ACTIVITY),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_value_in_any_field_is_read_or_told(name: str, data: st.DataObject) -> None:
+    """Whatever a portal sends, a reader gives a value or raises RowError (the file in the trash its own error)."""
+    reader, row = READERS[name]
+    with suppress(RowError, RecordingUnavailableError):
+        reader(data.draw(garbled(row)))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_nasty_value_in_every_field_is_read_or_told(name: str) -> None:
+    """Those that once broke something, each in each field, and in place of the row."""
+    reader, row = READERS[name]
+    for value in NASTY:
+        for field in row:
+            with suppress(RowError, RecordingUnavailableError):
+                reader({**row, field: value})
+        if name != "activity":
+            with suppress(RowError):
+                reader(value)
+
+
+@given(any_json)
+def test_ids_and_moments_of_anything(value: Any) -> None:
+    """An id fits into 64 bits, a moment can be told in every time zone, and all else is none."""
+    one = id_of({"ID": value})
+    assert one is None or -(2**63) <= one < 2**63
+    moment = moment_of(value)
+    if moment is not None:
+        for hours in (-23, 23):
+            moment.astimezone(timezone(timedelta(hours=hours)))
+
+
+def test_what_can_be_read_of_a_call() -> None:
+    """Fields that cannot be read count as empty and are told, the others and the whole row stay; without a place, none."""
+    row = {**CALL, "CALL_DURATION": "3000000000", "CRM_ENTITY_ID": [797], "COST": "1e999"}
+    part, errors = readable_part(row)
+    assert part == replace(call_row(CALL), duration_s=0, entity_type=None, entity_id=None, cost=Decimal(0), raw=row)
+    assert [(error.field, error.row_id) for error in errors] == [
+        ("CRM_ENTITY_ID", 7),
+        ("CALL_DURATION", 7),
+        ("COST", 7),
+    ]
+    assert readable_part(CALL) == (call_row(CALL), [])
+    for field in ("ID", "CALL_START_DATE"):
+        with pytest.raises(RowError) as caught:
+            readable_part({**row, field: "?"})
+        assert caught.value.field == field
+
+
+def test_numbers_that_no_column_holds() -> None:
+    """A duration of more than 32 bits would be wrapped by a binary COPY; amounts of a thousand digits would fill memory."""
+    for field in ("CALL_DURATION", "RECORD_DURATION", "CALL_VOTE"):
+        assert call_row({**CALL, field: str(2**31 - 1)})
+        with pytest.raises(RowError, match="32 bits"):
+            call_row({**CALL, field: 2**31})
+    assert call_row({**CALL, "PORTAL_USER_ID": str(2**63 - 1)}).user_id == 2**63 - 1
+    for field, value in (("PORTAL_USER_ID", 2**63), ("COST", "1e999999999"), ("CRM_ENTITY_TYPE", "X" * 101)):
+        with pytest.raises(RowError):
+            call_row({**CALL, field: value})
 
 
 def test_reprs_hide_people() -> None:
