@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -105,7 +105,10 @@ def bad(status: int, code: Any, text: str = "") -> httpx2.Response:
 
 
 class Statistic:
-    """voximplant.statistic.get over `ids`, honouring what it is told to honour; the links of a batch it does not know."""
+    """voximplant.statistic.get over `ids`, honouring what it is told to honour; the links of a batch it does not know.
+
+    The rows of `nameless` ids are shown without a readable ID, with the number as CALL_ID.
+    """
 
     def __init__(
         self,
@@ -116,11 +119,12 @@ class Statistic:
         filters_dates: bool = True,
         filters_ids: bool = True,
         on_page: Callable[[Statistic], None] | None = None,
+        nameless: Collection[int] = (),
     ) -> None:
         self.rows = [self.row(call_id) for call_id in ids]
         self.counts, self.orders = counts, orders
         self.filters_dates, self.filters_ids = filters_dates, filters_ids
-        self.on_page = on_page
+        self.on_page, self.nameless = on_page, nameless
         self.requests = 0
         self.pages = 0
 
@@ -128,6 +132,10 @@ class Statistic:
     def row(call_id: int) -> Params:
         """A call inside the window."""
         return {"ID": str(call_id), "CALL_START_DATE": (START + timedelta(seconds=call_id % 80_000)).isoformat()}
+
+    def shown(self, row: Params) -> Params:
+        """The row as it is sent."""
+        return {**row, "CALL_ID": row["ID"], "ID": {}} if int(row["ID"]) in self.nameless else row
 
     def add(self, call_id: int) -> None:
         """One more call."""
@@ -168,12 +176,12 @@ class Statistic:
             random.Random(len(rows)).shuffle(rows)
         start = int(params.get("start", 0))
         if start == -1 and not self.counts:
-            return rows[:50], {"total": 0}
+            return [self.shown(row) for row in rows[:50]], {"total": 0}
         start = max(0, start)
         more: Params = {"total": len(rows)}
         if start + 50 < len(rows):
             more["next"] = start + 50
-        return rows[start : start + 50], more
+        return [self.shown(row) for row in rows[start : start + 50]], more
 
 
 def by_method(answers: Mapping[str, Callable[[Params], Any]]) -> Callable[[httpx2.Request], httpx2.Response]:

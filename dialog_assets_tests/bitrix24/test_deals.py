@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Collection
 from typing import Any
 
 import httpx2
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialog_assets.bitrix24.errors import Bitrix24DataError
+from dialog_assets.bitrix24.errors import Bitrix24DataError, RowError
 from dialog_assets.bitrix24.paging import php_params
 from dialog_assets.bitrix24.reading import Deals, crm
 from dialog_assets.bitrix24.wire import id_of
@@ -22,8 +23,16 @@ from dialog_assets_tests.bitrix24.small_portal import asked, by_id, by_owner, cl
 class Crm:
     """crm.*.list and crm.item.list over deals with their contacts (the first one is the row's), links included."""
 
-    def __init__(self, contacts: dict[int, list[int]], *, links: bool = True, shows_all: bool = True) -> None:
+    def __init__(
+        self,
+        contacts: dict[int, list[int]],
+        *,
+        links: bool = True,
+        shows_all: bool = True,
+        nameless: Collection[int] = (),
+    ) -> None:
         self.deals = contacts
+        self.nameless = nameless
         self.links, self.shows_all = links, shows_all
         self.requests = 0
 
@@ -70,10 +79,12 @@ class Crm:
         rows: list[dict[str, Any]] = []
         for deal in ids[:50]:
             if classic:
-                rows.append({"ID": str(deal), "CONTACT_ID": str(self.deals[deal][0])})
+                one: dict[str, Any] = {"ID": str(deal)} if deal not in self.nameless else {"ID": None, "HIDDEN": deal}
+                rows.append({**one, "CONTACT_ID": str(self.deals[deal][0])})
             else:
                 more = {"contactIds": self.deals[deal]} if self.shows_all else {}
-                rows.append({"id": deal, "contactId": self.deals[deal][0], **more})
+                one = {"id": deal} if deal not in self.nameless else {"id": "?", "HIDDEN": deal}
+                rows.append({**one, "contactId": self.deals[deal][0], **more})
         return (rows if classic else {"items": rows}), len(ids) if int(params["start"]) >= 0 else 0
 
 
@@ -82,7 +93,7 @@ def read(portal: Crm, owners: list[int], **more: Any) -> dict[int, list[int]]:
         async with client_of(portal) as client:
             return await by_owner(Deals(client, "contact", owners, **more))
 
-    return {owner: [id_of(row) or 0 for row in rows] for owner, rows in asyncio.run(go()).items()}
+    return {owner: [id_of(row) or row["HIDDEN"] for row in rows] for owner, rows in asyncio.run(go()).items()}
 
 
 def expected(portal: Crm, owners: list[int]) -> dict[int, list[int]]:
@@ -114,16 +125,43 @@ def test_ten_thousand_contacts_and_their_deals(per_owner: int) -> None:
     family=st.sampled_from(["classic", "item"]),
     links=st.booleans(),
     shows_all=st.booleans(),
+    nameless=st.sets(st.integers(5, 600), max_size=40),
 )
 def test_every_deal_of_every_owner(
-    *, owners: int, some: list[list[int]], crowd: int, family: str, links: bool, shows_all: bool
+    *, owners: int, some: list[list[int]], crowd: int, family: str, links: bool, shows_all: bool, nameless: set[int]
 ) -> None:
-    """Few or many owners, deals with several contacts, a contact with many deals, either family, links or none."""
+    """Few or many owners, deals with several contacts, a contact with many deals, either family, links or none.
+
+    Deals without a readable ID are there too, each once, behind the others.
+    """
     told = shows_all if family == "item" else owners <= 500
     contacts = some if told else [few[:1] for few in some]
-    portal = Crm(dict(enumerate([*contacts, *[[1]] * crowd], start=5)), links=links, shows_all=shows_all)
+    deals_of = dict(enumerate([*contacts, *[[1]] * crowd], start=5))
+    portal = Crm(deals_of, links=links, shows_all=shows_all, nameless=nameless)
     asked_for = list(range(1, owners + 1))
-    assert read(portal, asked_for, family=family) == expected(portal, asked_for)
+    assert read(portal, asked_for, family=family) == {
+        owner: sorted(found, key=lambda deal: (deal in nameless, deal))
+        for owner, found in expected(portal, asked_for).items()
+    }
+
+
+def test_a_page_of_deals_without_any_readable_id_stops() -> None:
+    """There is no way on from it, and a portal that sends such pages speaks differently."""
+    with pytest.raises(RowError, match="field ID of a row without a readable ID"):
+        read(Crm({deal: [1] for deal in range(1, 71)}, nameless=range(1, 51)), [1])
+
+
+def test_a_deal_whose_owner_cannot_be_read() -> None:
+    """It belongs to the one who asked for it; where many asked, each is asked alone."""
+
+    class Blind(Crm):
+        def page(self, name: str, params: dict[str, Any]) -> tuple[Any, int]:
+            rows, total = super().page(name, params)
+            return [{**row, "CONTACT_ID": {"id": "?"}} for row in rows], total
+
+    for owners in (list(range(1, 6)), list(range(1, 600))):
+        portal = Blind({100 + owner: [owner] for owner in owners})
+        assert read(portal, owners) == expected(portal, owners)
 
 
 @pytest.mark.parametrize("deal", [7, 9000])

@@ -39,6 +39,14 @@ from dialog_assets_tests.bitrix24.small_portal import (
 )
 
 
+def read_rows(portal: Statistic) -> list[list[dict[str, Any]]]:
+    async def go() -> list[list[dict[str, Any]]]:
+        async with client_of(portal) as client:
+            return [page async for page in calls(client, START, END)]
+
+    return asyncio.run(go())
+
+
 def read(client: Bitrix24Client) -> list[list[int]]:
     async def go() -> list[list[int]]:
         async with client:
@@ -96,6 +104,38 @@ def test_calls_that_appear_meanwhile_disturb_nothing(ids: set[int], late: list[t
     found = [call_id for page in read(client_of(handler)) for call_id in page]
     assert len(found) == len(set(found))
     assert ids <= set(found)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    size=sizes,
+    step=st.integers(1, 9),
+    nameless=st.one_of(st.sets(st.integers(0, 700)), st.integers(0, 700).map(lambda low: set(range(low, low + 120)))),
+    counts=st.booleans(),
+    orders=st.booleans(),
+    filters_ids=st.booleans(),
+)
+def test_rows_without_a_readable_id_disturb_no_other(
+    *, size: int, step: int, nameless: set[int], counts: bool, orders: bool, filters_ids: bool
+) -> None:
+    """Wherever they stand, single or as whole pages: every id comes once, and they come too, once where ids can be used."""
+    ids = [7 + number * step for number in range(size)]
+    hidden = {ids[place] for place in nameless if place < size}
+    portal = Statistic(ids, counts=counts, orders=orders, filters_ids=filters_ids, nameless=hidden)
+
+    found = [row for page in read_rows(portal) for row in page]
+    assert sorted(int(row["ID"]) for row in found if row["ID"]) == sorted(set(ids) - hidden)
+    came = [int(row["CALL_ID"]) for row in found if not row["ID"]]
+    assert set(came) == hidden
+    if orders and filters_ids and len(hidden) < 50:
+        assert len(came) == len(hidden)
+
+
+def test_a_row_without_a_readable_id_costs_no_requests() -> None:
+    """20,050 calls of which three have none are read in the same ten requests."""
+    portal = Statistic(range(1, 20_051), nameless={50, 5_000, 20_050})
+    assert sum(map(len, read_rows(portal))) == 20_050
+    assert portal.requests == 1 + 8 + 1
 
 
 def test_dense_history_is_read_in_full_batches() -> None:
@@ -265,6 +305,22 @@ def test_users_and_crm_objects_by_id() -> None:
         assert missing == list(range(7, 121, 7))
     assert none == ({}, [])
     assert [len(ids) for ids in asked] == [50, 50, 20] * 2
+
+
+def test_rows_without_a_readable_id_may_be_anybodys() -> None:
+    """Each id that was asked with them and did not come has such a row; those of other pages are missing or not as ever."""
+
+    def list_of(params: dict[str, Any]) -> list[Any]:
+        ids = numbers(params["FILTER"]["ID"])
+        return [{"ID": "x" if one in (3, 60) else str(one), "NAME": str(one)} for one in ids if one not in (5, 77, 110)]
+
+    async def go() -> dict[int, Any]:
+        async with client_of(by_method({"user.get": list_of})) as client:
+            return (await by_id(users(client, range(1, 121))))[0]
+
+    found = asyncio.run(go())
+    assert set(range(1, 121)) - set(found) == {110}
+    assert {one: row["NAME"] for one, row in found.items() if row["ID"] == "x"} == {3: "3", 5: "3", 60: "60", 77: "60"}
 
 
 def test_a_dropped_id_filter_is_noticed() -> None:

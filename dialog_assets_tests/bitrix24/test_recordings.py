@@ -16,10 +16,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, RecordingUnavailableError
+from dialog_assets.bitrix24.downloads import Place
+from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, RecordingUnavailableError, RowError
 from dialog_assets.bitrix24.oauth import Application, Grant, MemoryVault, OAuth
 from dialog_assets.bitrix24.outside import NotAllowedError, OutsideHosts, is_public
-from dialog_assets.bitrix24.recordings import Fetched, Recordings, Wanted
+from dialog_assets.bitrix24.recordings import Fetched, Found, Recordings, Wanted
 from dialog_assets_tests.bitrix24.small_portal import SECRET, WEBHOOK, Freely, Naps, asked, bad, good
 from dialog_assets_tests.bitrix24.tls import serve_tls
 
@@ -310,3 +311,21 @@ def test_a_missing_right_to_the_disk_stops_only_where_no_other_way_is(tmp_path: 
     assert isinstance(stopped, Bitrix24AccessError)
     came, *_ = fetch(tmp_path, Wanted(7, 9), methods, [whole])
     assert came == Fetched("provider", len(AUDIO))
+
+
+def test_a_row_without_a_readable_id_is_nobodys_recording() -> None:
+    """A call whose row did not come while such a row did has no recording that is surely its own; the others have theirs."""
+    rows = [
+        {"ID": "1", "CALL_RECORD_URL": f"https://{HOST}/1.mp3"},
+        {"ID": [], "CALL_RECORD_URL": f"https://{HOST}/2.mp3"},
+    ]
+
+    async def go() -> dict[int, Found]:
+        async with Bitrix24Client(
+            WEBHOOK, pacer=Freely(), transport=httpx2.MockTransport(lambda _: good(rows))
+        ) as client:
+            return await Recordings(client, OutsideHosts((HOST,))).locate([Wanted(1), Wanted(2)])
+
+    found = asyncio.run(go())
+    assert found[1] == Place("provider", "of call 1", f"https://{HOST}/1.mp3")
+    assert isinstance(found[2], RowError)
