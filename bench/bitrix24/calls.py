@@ -51,8 +51,8 @@ def _read(window: Window, best_of: int) -> tuple[Section, Run]:
     section = Section(
         window.title,
         f"voximplant.statistic.get of one window; bucket {BUCKET}/{DRAIN:g}, {window.latency_ms:g} ms a command, counting rows and "
-        f"passing over rows {price}. bound: (own requests - {BUCKET}) / {DRAIN:g} s; with the last answer: {window.last_s:g} s more, "
-        "which the portal works at the last request once it is let in; neither where it is below a second. Memory: peak above the "
+        f"passing over rows {price}. bound: (own requests - {BUCKET}) / {DRAIN:g} s; with the last answer: {window.last_s:g} s, "
+        "which the portal works at the last request, more; neither where it is below a second. Memory: peak above the "
         "idle process. exit: what the caller sees. b24pysdk's fast list sends `filter` and `order` in forms that this "
         "method ignores.",
         ("client", "wall, s", "× ours", "× bound", "× bound with last answer", "requests", "503", "429", "lost", "doubled",

@@ -286,7 +286,10 @@ class Bitrix24Server:
         if fault is not None:
             raise command_error(fault)
         watch = Stopwatch(state)
+        # Processor time: waiting for this one process' other requests, or for a busy machine, is no operating time.
+        begun = time.process_time()
         answer = method.run(call)
+        worked = time.process_time() - begun
         rows_ms = answer.counted * self.count_ms_per_1000 + answer.skipped * self.offset_ms_per_1000
         cost = (self.latency_ms + rows_ms / 1000) / 1000
         await pace.spend(cost)
@@ -294,7 +297,7 @@ class Bitrix24Server:
         if exhausted is not None:
             state.operating.exhaust(key, float(exhausted.value or 5))
         elif billed == name and habits.limiter:
-            state.operating.add(key, max(cost, watch.seconds))
+            state.operating.add(key, max(cost, worked))
         return answer, watch.stop(state.operating.level((call.access.credential, name)))
 
     def refuse_blocked(self, state: PortalState, key: tuple[str, str]) -> None:

@@ -247,6 +247,8 @@ def test_books_of_submissions(tmp_path: Path) -> None:
             assert items["submission"] == {f"r1 {recording}": 3}
             assert items["config"] == {"MPEG_AUDIO 8000 2": 3}
             assert items["peak_open_calls"] == {"LongRunningRecognize": 3}
+            await served.submit(1)
+            assert served.books.as_dict()["voicekit"]["items"]["peak_open_calls"] == {"LongRunningRecognize": 3}
 
     asyncio.run(run())
 

@@ -176,7 +176,7 @@ def test_deleted_while_waited_for(tmp_path: Path) -> None:
     async def run() -> None:
         async with bench(tmp_path, queued_s=30) as served:
             operation = await served.submit(1)
-            waiting = asyncio.create_task(code_of(served.wait(operation.id, 5)))
+            waiting = asyncio.create_task(code_of(served.wait(operation.id)))
             while not served.counts().get("WaitOperation"):  # noqa: ASYNC110 - the service tells nobody
                 await asyncio.sleep(0.01)
             served.server.operations.forget(API_KEY, operation.id)
