@@ -7,7 +7,7 @@ recogniser (`transcripts.py`), what a dialog is made of (the speech room).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -55,14 +55,14 @@ async def recognised_dialog(
     return _read(phrases, rules, audio, direction), rules
 
 
-def dialog_columns(dialog: Dialog, rules: DialogRules) -> dict[str, Any]:
-    """What table transcripts keeps of a dialog, as arguments of its functions."""
+def dialog_columns(dialog: Dialog, rules: DialogRules, audio: Mapping[str, Any]) -> dict[str, Any]:
+    """What table transcripts keeps of a recording's dialog, as arguments of its functions."""
     return {
         "turns": dialog.turns,
         "talk_metrics": dialog.talk_metrics,
         "marks": dialog.marks,
         "role_check": None if dialog.role_check is None else dialog.role_check.as_json(),
-        "dialog_rules": rules.label,
+        "dialog_rules": rules.label + (transcripts.DUAL_MONO if "dual_mono" in _marks(audio) else ""),
     }
 
 
@@ -88,8 +88,8 @@ async def rebuild(run: StepRun, recogniser: Recogniser) -> None:
                 rules_by_line=by_line,
                 after=after,
             )
-        for row in rows:
-            changed += await _rebuild_one(run, recogniser, row)
+            for row in rows:
+                changed += await _rebuild_one(connection, run, recogniser, row)
         looked_at += len(rows)
         if not rows:
             break
@@ -98,26 +98,25 @@ async def rebuild(run: StepRun, recogniser: Recogniser) -> None:
         log.info("%s/%s: %d dialogs by the present rules, %d changed", portal, run.step, looked_at, changed)
 
 
-async def _rebuild_one(run: StepRun, recogniser: Recogniser, row: Row) -> bool:
+async def _rebuild_one(connection: Connection, run: StepRun, recogniser: Recogniser, row: Row) -> bool:
     """Whether the turns changed."""
     portal, call_id = run.portal.portal, row["call_id"]
     rules = dialog_rules(run.portal, row["line"])
     stored = [Turn.from_json(turn) for turn in row["turns"]]
-    async with run.pool.connection() as connection:
-        audio = await audio_files.get(connection, portal, call_id)
-        if row["dialog_rules"] is None and _roles_hold(stored, rules):
-            dialog = describe(stored, rules, duration_s=float(audio["duration_s"]), direction=row["direction"])
-        else:
-            try:
-                dialog = _read(recogniser.phrases(row["raw"]), rules, audio, row["direction"])
-            except UnexpectedAnswer as error:
-                log.warning("%s/%s: call %d keeps its dialog: %s", portal, run.step, call_id, error)
-                return False
-        await transcripts.put_dialog(connection, portal, call_id, **dialog_columns(dialog, rules))
-        if dialog.turns == stored:
+    audio = await audio_files.get(connection, portal, call_id)
+    if row["dialog_rules"] is None and _roles_hold(stored, rules):
+        dialog = describe(stored, rules, duration_s=float(audio["duration_s"]), direction=row["direction"])
+    else:
+        try:
+            dialog = _read(recogniser.phrases(row["raw"]), rules, audio, row["direction"])
+        except UnexpectedAnswer as error:
+            log.warning("%s/%s: call %d keeps its dialog: %s", portal, run.step, call_id, error)
             return False
-        keys = {"input_key": row["input_key"], "output_key": turns_key(dialog.turns)}
-        await call_steps.record(connection, portal, [call_id], run.step, "done", **keys)
+    await transcripts.put_dialog(connection, portal, call_id, **dialog_columns(dialog, rules, audio))
+    if dialog.turns == stored:
+        return False
+    keys = {"input_key": row["input_key"], "output_key": turns_key(dialog.turns)}
+    await call_steps.record(connection, portal, [call_id], run.step, "done", **keys)
     return True
 
 
@@ -133,8 +132,13 @@ def _read(phrases: Iterable[Phrase], rules: DialogRules, audio: Mapping[str, Any
         channels=audio["channels"],
         duration_s=float(audio["duration_s"]),
         direction=direction,
-        audio_marks=audio.get("marks") or (),
+        audio_marks=_marks(audio),
     )
+
+
+def _marks(audio: Mapping[str, Any]) -> Collection[str]:
+    """What the measurements of a recording found; nothing of one that was not measured."""
+    return audio.get("marks") or ()
 
 
 async def channels_check(portal: Portal, connection: Connection, first: date, last: date) -> dg.AssetCheckResult:

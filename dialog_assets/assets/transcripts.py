@@ -254,7 +254,7 @@ class Recognition:
                 sha256=audio["sha256"],
                 raw=raw,
                 cost_rub=cost,
-                **dialog_columns(dialog, rules),
+                **dialog_columns(dialog, rules, audio),
             )
 
         if not dialog.turns:

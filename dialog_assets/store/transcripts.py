@@ -14,6 +14,9 @@ from dialog_assets.dialogs import Turn
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.upsert import upsert
 
+DUAL_MONO = " dual_mono"
+"""Ends the rules of a dialog whose recording is marked so."""
+
 _DIALOG = ("turns", "talk_metrics", "marks", "role_check", "dialog_rules")
 
 _PUT_DIALOG = sql.SQL("UPDATE transcripts SET {} WHERE portal = %(portal)s AND call_id = %(call_id)s").format(
@@ -116,7 +119,7 @@ async def built_otherwise(
     after: tuple[date, int],
     limit: int = 50,
 ) -> list[Row]:
-    """Finished transcripts of the days whose dialog follows other rules than `rules`, or than its line's.
+    """Finished transcripts of the days whose dialog follows other rules than `rules`, its line's, or its recording's.
 
     Rows (call_id, day, line, direction, raw, turns, dialog_rules, input_key) behind `after` (day, call id), in that order.
     Only of the recording that is archived now: one that was replaced is about to be recognised anew.
@@ -126,11 +129,12 @@ async def built_otherwise(
         SELECT c.call_id, c.day, c.line, c.direction, t.raw, t.turns, t.dialog_rules, s.input_key
         FROM calls c
         JOIN transcripts t ON t.portal = c.portal AND t.call_id = c.call_id AND t.recogniser = %(recogniser)s
-            AND t.dialog_rules IS DISTINCT FROM coalesce(%(by_line)s::jsonb ->> c.line, %(rules)s)
         JOIN audio_files a ON a.portal = c.portal AND a.call_id = c.call_id AND a.sha256 = t.sha256
         JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = 'transcripts'
             AND s.state IN ('done', 'skipped') AND s.input_key IS NOT NULL
         WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
+            AND t.dialog_rules IS DISTINCT FROM coalesce(%(by_line)s::jsonb ->> c.line, %(rules)s)
+                || CASE WHEN to_jsonb(a) -> 'marks' ? 'dual_mono' THEN %(dual_mono)s ELSE '' END
             AND (c.day, c.call_id) > (%(after_day)s::date, %(after_call)s)
         ORDER BY c.day, c.call_id LIMIT %(limit)s
         """,
@@ -141,6 +145,7 @@ async def built_otherwise(
             "last": last,
             "rules": rules,
             "by_line": Jsonb(rules_by_line),
+            "dual_mono": DUAL_MONO,
             "after_day": after[0],
             "after_call": after[1],
             "limit": limit,

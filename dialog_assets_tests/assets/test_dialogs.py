@@ -166,6 +166,27 @@ def test_a_line_may_have_its_operator_elsewhere(database: str, portals: list[Por
     story(database, tell)
 
 
+def test_a_recording_found_to_be_dual_mono_is_one_stream(database: str, portals: list[Portal]) -> None:
+    """When the measurements of the archive mark it later on, its dialog follows, and stays so."""
+    leaking = [[0, 0, 900, "окна север слушаю вас"], [1, 30, 900, "окна север"], [1, 1000, 1900, "хочу окно"]]
+
+    async def tell(pool: Pool) -> None:
+        await stored(pool, portals[1], {1: leaking, 2: GREETING})
+        await corrected(pool)
+        async with pool.connection() as connection:
+            await connection.execute("ALTER TABLE audio_files ADD COLUMN IF NOT EXISTS marks text[]")
+            await connection.execute("UPDATE audio_files SET marks = '{clipped,dual_mono}' WHERE call_id = 1")
+        await rebuilt(pool, portals[1])
+        rows = await all_rows(pool, ROWS)
+        assert [turn["text"] for turn in rows[0]["turns"]] == ["окна север слушаю вас", "хочу окно"]
+        assert (rows[0]["marks"], rows[1]["marks"]) == (["dual_mono", "mono"], [])
+        assert await pending(pool) == [1]
+        await rebuilt(pool, portals[1])
+        assert await all_rows(pool, ROWS) == rows
+
+    story(database, tell)
+
+
 def test_a_dialog_of_before_keeps_its_turns(database: str, portals: list[Portal]) -> None:
     """The first release cut turns otherwise and kept no rules: such a dialog gets marks and figures, and is not bought again."""
 
@@ -200,17 +221,22 @@ def test_a_dialog_of_before_with_the_wrong_roles_is_rebuilt(database: str, porta
 
 
 def test_what_is_not_rebuilt(database: str, portals: list[Portal]) -> None:
-    """Another recogniser's answer cannot be read; a replaced recording, or a call that waits, is about to be recognised anew."""
+    """Another recogniser's answer cannot be read; a replaced recording, or a call that waits, is about to be recognised anew.
+
+    A call without speech stays skipped.
+    """
 
     async def tell(pool: Pool) -> None:
-        await stored(pool, portals[1], dict.fromkeys((1, 2, 3, 4), GREETING))
+        await stored(pool, portals[1], {**dict.fromkeys((1, 2, 3, 4), GREETING), 5: []})
+        await put_step(pool, 5, "transcripts", "skipped", reason="no_speech", input_key="sha5")
         async with pool.connection() as connection:
             await connection.execute("UPDATE transcripts SET recogniser = 'another' WHERE call_id = 1")
             await connection.execute("UPDATE audio_files SET sha256 = 'new' WHERE call_id = 2")
         await put_step(pool, 3, "transcripts", "waiting", reason="recognition", input_key="sha3")
         await rebuilt(pool, configured(portals, channels=Channels(operator=1)))
-        rows = await all_rows(pool, ROWS)
-        assert [row["turns"][0]["role"] for row in rows] == ["operator", "operator", "operator", "client"]
+        roles = [[turn["role"] for turn in row["turns"]][:1] for row in await all_rows(pool, ROWS)]
+        assert roles == [["operator"], ["operator"], ["operator"], ["client"], []]
+        assert (await step(pool, 5, "transcripts"))["state"] == "skipped"
 
     story(database, tell)
 
@@ -234,10 +260,10 @@ def test_more_dialogs_than_a_page(database: str, portals: list[Portal]) -> None:
     """All of the days' dialogs are rebuilt, however many there are."""
 
     async def tell(pool: Pool) -> None:
-        await stored(pool, portals[1], dict.fromkeys(range(1, 106), GREETING), before=True)
+        await stored(pool, portals[1], dict.fromkeys(range(1, 61), GREETING), before=True)
         await rebuilt(pool, configured(portals, channels=Channels(operator=1)))
         roles = await all_rows(pool, "SELECT turns -> 0 ->> 'role' AS role, count(*) FROM transcripts GROUP BY 1")
-        assert [tuple(row.values()) for row in roles] == [("client", 105)]
+        assert [tuple(row.values()) for row in roles] == [("client", 60)]
 
     story(database, tell)
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from typing import Any
 
 import pytest
@@ -22,23 +22,28 @@ from dialog_assets_tests.audio.files import SHARED
 RULES = DialogRules(operator_channel=0, company_names=("Окна Север",))
 
 
-@st.composite
-def phrase(draw: st.DrawFn) -> Phrase:
+TEXTS = ("", "да", "угу угу", "окно цена", "нет да окно цена")
+LENGTHS_MS = (-50, 0, 300, 1000, 4000)
+WORDS = (None, (0, 20), (0, 100), (-200, 100), (300, 700))
+"""No words, or how much later than the phrase the first begins, and how long each is, in milliseconds."""
+
+
+def spoken(channel: int, start: int, kind: tuple[str, int, tuple[int, int] | None]) -> Phrase:
     """A phrase as an unreliable service may give it: blank, endless, overlapping, with words outside its times or none."""
-    start = draw(st.integers(0, 200)) * 100
-    texts = draw(st.lists(st.sampled_from(["да", "угу", "нет", "окно", "цена"]), max_size=4))
-    step, late = draw(st.sampled_from([20, 100, 700])), draw(st.sampled_from([-200, 0, 0, 0, 300]))
-    words = tuple(
-        Word(text, start + late + step * place, start + late + step * (place + 1)) for place, text in enumerate(texts)
-    )
-    end = start + draw(st.sampled_from([-50, 0, 300, 1000, 4000]))
+    text, length_ms, words = kind
+    start_ms = start * 100
+    late, step = words or (0, 0)
+    times = [start_ms + late + step * place for place in range(len(text.split()))] if words else []
     return Phrase(
-        draw(st.integers(0, 1)), start, end, draw(st.sampled_from(["", " "])) + " ".join(texts),
-        words if draw(st.booleans()) else (),
+        channel, start_ms, start_ms + length_ms, f" {text}",
+        tuple(Word(word, at, at + step) for word, at in zip(text.split(), times, strict=False)),
     )  # fmt: skip
 
 
-phrases = st.lists(phrase(), max_size=12)
+phrase = st.builds(
+    spoken, st.integers(0, 1), st.integers(0, 80), st.sampled_from(list(product(TEXTS, LENGTHS_MS, WORDS)))
+)
+phrases = st.lists(phrase, max_size=10) | st.lists(phrase, min_size=6, max_size=10)
 kept_phrases = phrases.map(lambda some: [one for one in some if one.text.strip()])
 
 
