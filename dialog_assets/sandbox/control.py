@@ -26,7 +26,7 @@ from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Fault, Faults
 
-SERVICES = ("bitrix24", "voicekit", "openai", "anthropic", "deepseek")
+SERVICES = ("bitrix24", "voicekit", "s3", "openai", "anthropic", "deepseek")
 _FIELDS: dict[str, tuple[type, ...]] = {
     "service": (str,),
     "kind": (str,),
