@@ -7,53 +7,26 @@ whether there is anything at all to recognise. Not here: levels and speech share
 from __future__ import annotations
 
 import hashlib
-import math
-import sys
-from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
 from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.measures import Meter
+from dialog_assets.audio.values import AudioProbe
 
-FLOOR_DBFS = -120.0
-"""Stands for digital silence, whose level in decibels is minus infinity."""
-
-SILENCE_DBFS = -50.0
-"""A peak below this is silence: telephone speech peaks above -30, an idle line's noise below -55."""
+__all__ = ["AudioProbe", "probe"]
 
 SHORTER_S = 1.0
 DAMAGED_SHARE = 0.1
 """Undecodable packets above this share mean damage; a few occur at the cut ends of good MP3 files."""
 
-_FULL_SCALE = 32768
 _XING_FRAME = 1500
-_HIGH_BYTE = 1 if sys.byteorder == "little" else 0
 _HEADERLESS = frozenset({"alaw", "mulaw", "s8", "u8", "s16le", "s16be", "u16le", "u16be", "s24le", "s32le", "f32le"})
-
-
-@dataclass(frozen=True, slots=True)
-class AudioProbe:
-    """A recording's measures. Names and values are those of ffprobe: `format_name`, `codec_name`, bits a second."""
-
-    container: str
-    codec: str
-    sample_rate: int
-    channels: int
-    bit_rate: int
-    duration_s: float
-    bytes: int
-    sha256: str
-    peak_dbfs: tuple[float, ...]
-    """The loudest sample of each channel, decibels below full scale, -120 for digital silence."""
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def is_silent(self, threshold_dbfs: float = SILENCE_DBFS) -> bool:
-        """Whether no channel ever reaches the threshold, so that nothing can be recognised."""
-        return all(peak < threshold_dbfs for peak in self.peak_dbfs)
 
 
 @dataclass(slots=True)
@@ -62,7 +35,7 @@ class _Decoded:
     packets: int = 0
     bad_packets: int = 0
     begins_at: int = 0
-    peaks: list[int] = field(default_factory=list)
+    meter: Meter | None = None
 
 
 def probe(path: Path) -> AudioProbe:
@@ -94,7 +67,7 @@ def probe(path: Path) -> AudioProbe:
         context = stream.codec_context
         if not decoded.packets:
             raise AudioError("empty", f"{container.format.name} without audio data")
-        if not decoded.samples or decoded.bad_packets > DAMAGED_SHARE * decoded.packets:
+        if not decoded.meter or decoded.bad_packets > DAMAGED_SHARE * decoded.packets:
             raise AudioError("damaged", f"{decoded.bad_packets} of {decoded.packets} packets are undecodable")
         duration_s = decoded.samples / context.sample_rate
         stated = _length_is_stated(container.format.name, path, decoded.begins_at)
@@ -106,10 +79,11 @@ def probe(path: Path) -> AudioProbe:
             sample_rate=context.sample_rate,
             channels=context.channels,
             bit_rate=context.bit_rate or container.bit_rate or round(size * 8 / duration_s),
+            stated_duration_s=round((container.duration or 0) / av.time_base, 6),
             duration_s=round(duration_s, 6),
             bytes=size,
             sha256=sha256,
-            peak_dbfs=tuple(_dbfs(peak) for peak in decoded.peaks),
+            measures=decoded.meter.measures(),
             tags={key.lower(): value for key, value in {**container.metadata, **stream.metadata}.items()},
         )
 
@@ -135,33 +109,12 @@ def _decode(container: InputContainer) -> _Decoded:
                 first_form = first_form or form
                 if form != first_form:
                     raise AudioError("damaged", "its channels or sample rate change midway")
+                decoded.meter = decoded.meter or Meter(*form)
                 for plain in resampler.resample(frame):
-                    decoded.peaks += [0] * (len(plain.planes) - len(decoded.peaks))
-                    for channel, plane in enumerate(plain.planes):
-                        heard = bytes(plane)[: plain.samples * 2]
-                        decoded.peaks[channel] = _peak(heard, decoded.peaks[channel])
+                    decoded.meter.feed(plain.to_ndarray().astype(np.int16, copy=False))
     except FFmpegError as error:
         raise AudioError("damaged", type(error).__name__) from None
     return decoded
-
-
-def _peak(samples: bytes, known: int) -> int:
-    """The largest magnitude among 16-bit `samples` and `known`.
-
-    The distinct high bytes bound it at the speed of C; samples are looked at one by one only where the bound exceeds
-    what is known, which is seldom after the first second.
-    """
-    bound = max(
-        (256 * (high + 1) if high < 128 else 256 * (256 - high) for high in set(samples[_HIGH_BYTE::2])), default=0
-    )
-    if bound <= known:
-        return known
-    values = array("h", samples)
-    return max(known, max(values), -min(values))
-
-
-def _dbfs(peak: int) -> float:
-    return round(20 * math.log10(peak / _FULL_SCALE), 2) if peak else FLOOR_DBFS
 
 
 def _ends_early(promised_s: float, found_s: float) -> bool:
