@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from dialog_assets.audio.gate import Thresholds
 from dialog_assets.errors import DialogAssetsError
 
 
@@ -113,6 +114,43 @@ class Channels(_Model):
     """Which channel of a stereo recording is the operator; the other one is the client."""
 
     operator: Literal[0, 1]
+
+
+_GATE = Thresholds()
+
+
+class AudioSettings(_Model):
+    """What of a recording is worth recognising, and what is marked as odd about it. Changes apply to what is archived, too."""
+
+    min_duration_s: float = Field(_GATE.min_duration_s, ge=0, description="a shorter recording is skipped: too_short")
+    min_speech_s: float = Field(
+        _GATE.min_speech_s,
+        ge=0,
+        description="where the channel that speaks most speaks less, it is skipped: no_speech or ringing_only",
+    )
+    silence_dbfs: float = Field(
+        _GATE.silence_dbfs,
+        ge=-120,
+        le=0,
+        description="a recording (skipped) or side (marked dead) of a lower peak is silent",
+    )
+    dual_mono_correlation: float = Field(
+        _GATE.dual_mono_correlation, gt=0, le=1, description="channels more alike than this are marked dual_mono"
+    )
+    crosstalk_db: float = Field(
+        _GATE.crosstalk_db, ge=-120, le=0, description="a side that is heard this loud in the other is marked crosstalk"
+    )
+    clipped_share: float = Field(
+        _GATE.clipped_share, gt=0, le=1, description="share of samples at full scale from which it is marked clipped"
+    )
+    ringing_share: float = Field(
+        _GATE.ringing_share, gt=0, le=1, description="share of the line's tones from which it is marked ringing"
+    )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """As the gate takes them."""
+        return Thresholds(**self.model_dump())
 
 
 class SpeechSettings(_Model):
@@ -224,6 +262,7 @@ class Portal(_Model):
     days_per_run: int | None = Field(None, ge=1, description="a backfill's days per run; empty: the whole range in one")
     bitrix24: Bitrix24Settings
     channels: Channels
+    audio: AudioSettings = AudioSettings()
     speech: SpeechSettings = SpeechSettings()
     llm: LLMSettings
     summary_max_characters: int = Field(1500, ge=200, le=20000)

@@ -13,12 +13,14 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 import dagster as dg
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from s3transfer.subscribers import BaseSubscriber
@@ -38,6 +40,7 @@ from dialog_assets.speech.inbound import silence_botocore
 
 if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
+    from s3transfer.manager import TransferManager
 
 __all__ = ["RIGHTS", "Archive", "ArchiveRefused", "ArchiveResource", "ArchiveUnavailable", "ArchivedFileMissing"]
 
@@ -70,20 +73,23 @@ class Archive:
         self._client = client
         self._prefix = f"{prefix}/" if prefix else ""
         self._encryption = dict(encryption or {})
-        self._transfers = create_transfer_manager(client, TRANSFERS, OSUtils())
         self.bucket = bucket
+
+    @cached_property
+    def _transfers(self) -> TransferManager:
+        manager: TransferManager = create_transfer_manager(self._client, TRANSFERS, OSUtils())
+        return manager
 
     def key(self, portal: str, day: date, call_id: int, extension: str) -> str:
         """Where the recording of a call belongs."""
         return f"{self._prefix}{portal}/{day}/{call_id}.{extension}"
 
-    async def put(self, path: Path, key: str, *, sha256: str, content_type: str) -> None:
-        """Upload a file unless the same bytes are there already, and see that it is there.
+    async def put(self, path: Path, key: str, *, sha256: str, size: int, content_type: str) -> None:
+        """Upload a file of `size` bytes unless the same are there already, and see that it is there.
 
         Every request's body is a part of its signature, so the service refuses what was damaged on the way.
         Raises ArchiveRefused, ArchiveUnavailable.
         """
-        size = path.stat().st_size
         if await self._holds(key, sha256, size):
             return
         if size >= TRANSFERS.multipart_threshold:
@@ -127,7 +133,7 @@ class Archive:
             head = await self._call("head_object", key)
         except NoSuchObject:
             return False
-        return head["ContentLength"] == size and head["Metadata"].get("sha256") == sha256
+        return (head["ContentLength"], head["Metadata"].get("sha256")) == (size, sha256)
 
     async def _abort_left(self, key: str) -> None:
         """Drop the parts that a killed run left of this very object: they cost money and nobody sees them.
@@ -175,7 +181,8 @@ class _Ends(BaseSubscriber):
         self._loop = loop
         self._ended = ended
 
-    def on_done(self, future: TransferFuture, **_: Any) -> None:
+    def on_done(self, future: TransferFuture, **_: Any) -> None:  # noqa: ARG002 -- called by name
+        """Called in one of the transfer's threads."""
         self._loop.call_soon_threadsafe(self._ended.set)
 
 
@@ -189,27 +196,33 @@ class ArchiveResource(dg.ConfigurableResource[None]):
         return Archive(connect(bucket), bucket, prefix=_prefix(), encryption=_encryption())
 
 
-def connect(bucket: str, **options: Any) -> Any:
-    """An S3 client by the environment; `options` are botocore's Config's. Raises ArchiveRefused.
+def connect(bucket: str, *, anonymous: bool = False) -> Any:
+    """An S3 client by the environment. Raises ArchiveRefused.
 
     Newer checksum headers (CRC32 trailers, boto3's default since 1.36) are left out, because other services than AWS refuse
     or mistake them; without them boto3 signs the SHA-256 of every body, which every S3 service checks. A bucket with Object
-    Lock needs them: AWS_REQUEST_CHECKSUM_CALCULATION=when_supported.
+    Lock needs them: boto3's own AWS_REQUEST_CHECKSUM_CALCULATION=when_supported turns them on.
     """
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": 5},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=_CALLS_AT_ONCE,
-        request_checksum_calculation=os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") or "when_required",
-        **options,
-    )
     try:
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 5},
+            connect_timeout=10,
+            read_timeout=60,
+            max_pool_connections=_CALLS_AT_ONCE,
+            request_checksum_calculation=_unless_set("AWS_REQUEST_CHECKSUM_CALCULATION"),
+            response_checksum_validation=_unless_set("AWS_RESPONSE_CHECKSUM_VALIDATION"),
+            signature_version=UNSIGNED if anonymous else None,
+        )
         return boto3.client("s3", config=config)
     except (ValueError, BotoCoreError) as error:
         raise ArchiveRefused(
-            f"S3 cannot be set up for bucket {bucket} ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION."
+            f"S3 cannot be set up for bucket {bucket} ({type(error).__name__}): check the variables that begin with AWS_."
         ) from None
+
+
+def _unless_set(variable: str) -> Literal["when_required"] | None:
+    """None leaves it to boto3, which reads the variable."""
+    return None if os.environ.get(variable) else "when_required"
 
 
 def _prefix() -> str:

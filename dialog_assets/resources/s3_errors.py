@@ -62,15 +62,14 @@ def explained(error: Exception, bucket: str, key: str | None) -> Exception:
 
     Texts name bucket, call and code; never what S3 says beyond them.
     """
-    if isinstance(error, RetriesExceededError):
-        error = error.last_exception
-    if isinstance(error, ClientError):
-        return _answer(error, bucket, key)
-    name = type(error).__name__
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+    cause = error.last_exception if isinstance(error, RetriesExceededError) else error
+    if isinstance(cause, ClientError):
+        return _answer(cause, bucket, key)
+    name = type(cause).__name__
+    if isinstance(cause, NoCredentialsError | PartialCredentialsError):
         return ArchiveRefused("S3 has no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
-    if isinstance(error, BotoCoreError) and not isinstance(
-        error, HTTPClientError | IncompleteReadError | CredentialRetrievalError | MetadataRetrievalError
+    if isinstance(cause, BotoCoreError) and not isinstance(
+        cause, HTTPClientError | IncompleteReadError | CredentialRetrievalError | MetadataRetrievalError
     ):
         return ArchiveRefused(
             f"S3 cannot be used as it is set up ({name}): check S3_BUCKET ({bucket}), AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION."
@@ -98,6 +97,10 @@ def _answer(error: ClientError, bucket: str, key: str | None) -> Exception:
         return ArchiveRefused(f"S3 refuses {told}: this machine's clock is wrong; set it by NTP.")
     if code.upper().startswith("KMS"):
         return ArchiveRefused(f"S3 refuses {told}: check the key of S3_SSE_KMS_KEY_ID and the right to use it.")
+    if code == "400":  # an answer to HEAD has no body
+        return ArchiveRefused(
+            f"S3 refuses {told}: check AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_S3 and that the credentials have not expired."
+        )
     if code in _CREDENTIALS or status == 401:
         return ArchiveRefused(f"S3 refuses {told}: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their lifetime.")
     if status == 403:

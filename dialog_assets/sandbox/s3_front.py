@@ -152,11 +152,14 @@ def _break(environ: Environ) -> None:
     """End the connection with a reset instead of an answer."""
     connection: socket.socket = environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.shutdown(socket.SHUT_RDWR)
     raise ConnectionResetError
 
 
 def _refuse(environ: Environ, start_response: Any, status: int, code: str, text: str) -> Iterable[bytes]:
-    content = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{escape(text)}</Message></Error>'
+    content = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{escape(text)}</Message></Error>'
+    )
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else content.encode()
     start_response(f"{status} {code}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body]
