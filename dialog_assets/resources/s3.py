@@ -70,14 +70,14 @@ class Archive:
     def __init__(
         self, client: Any, bucket: str, *, prefix: str = "", encryption: Mapping[str, str] | None = None
     ) -> None:
-        self._client = client
+        self.client = client
         self._prefix = f"{prefix}/" if prefix else ""
         self._encryption = dict(encryption or {})
         self.bucket = bucket
 
     @cached_property
     def _transfers(self) -> TransferManager:
-        manager: TransferManager = create_transfer_manager(self._client, TRANSFERS, OSUtils())
+        manager: TransferManager = create_transfer_manager(self.client, TRANSFERS, OSUtils())
         return manager
 
     def key(self, portal: str, day: date, call_id: int, extension: str) -> str:
@@ -95,11 +95,16 @@ class Archive:
         if size >= TRANSFERS.multipart_threshold:
             await self._abort_left(key)
         extra = {"ContentType": content_type, "Metadata": {"sha256": sha256}, **self._encryption}
-        await self._transfer(
-            key, lambda ends: self._transfers.upload(str(path), self.bucket, key, extra_args=extra, subscribers=ends)
-        )
+        failure: ArchiveUnavailable | None = None
+        try:
+            await self._transfer(
+                key,
+                lambda ends: self._transfers.upload(str(path), self.bucket, key, extra_args=extra, subscribers=ends),
+            )
+        except ArchiveUnavailable as error:
+            failure = error  # perhaps only the answer was lost
         if not await self._holds(key, sha256, size):
-            raise ArchiveUnavailable(
+            raise failure or ArchiveUnavailable(
                 f"S3 took {key} into bucket {self.bucket}, but does not have it as it was sent; run the step again later."
             )
 
@@ -169,7 +174,7 @@ class Archive:
         if key is not None:
             arguments["Key"] = key
         try:
-            return await asyncio.to_thread(getattr(self._client, name), Bucket=self.bucket, **arguments)
+            return await asyncio.to_thread(getattr(self.client, name), Bucket=self.bucket, **arguments)
         except FAILURES as error:
             raise explained(error, self.bucket, key) from None
 
@@ -187,16 +192,18 @@ class _Ends(BaseSubscriber):
 
 
 class ArchiveResource(dg.ConfigurableResource[None]):
-    """Opens the archive for a step."""
+    """Opens the archive for a step. `attempts`: of one request, boto3's growing pauses between them."""
+
+    attempts: int = 5
 
     def open(self) -> Archive:
         """The bucket of S3_BUCKET. Raises MissingCredential, ArchiveRefused."""
         silence_botocore()
         bucket = required("S3_BUCKET", "the name of the bucket that archives recordings")
-        return Archive(connect(bucket), bucket, prefix=_prefix(), encryption=_encryption())
+        return Archive(connect(bucket, attempts=self.attempts), bucket, prefix=_prefix(), encryption=_encryption())
 
 
-def connect(bucket: str, *, anonymous: bool = False) -> Any:
+def connect(bucket: str, *, attempts: int = 5, anonymous: bool = False) -> Any:
     """An S3 client by the environment. Raises ArchiveRefused.
 
     Newer checksum headers (CRC32 trailers, boto3's default since 1.36) are left out, because other services than AWS refuse
@@ -205,7 +212,7 @@ def connect(bucket: str, *, anonymous: bool = False) -> Any:
     """
     try:
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=10,
             read_timeout=60,
             max_pool_connections=_CALLS_AT_ONCE,
@@ -213,11 +220,12 @@ def connect(bucket: str, *, anonymous: bool = False) -> Any:
             response_checksum_validation=_unless_set("AWS_RESPONSE_CHECKSUM_VALIDATION"),
             signature_version=UNSIGNED if anonymous else None,
         )
-        return boto3.client("s3", config=config)
-    except (ValueError, BotoCoreError) as error:
-        raise ArchiveRefused(
-            f"S3 cannot be set up for bucket {bucket} ({type(error).__name__}): check the variables that begin with AWS_."
-        ) from None
+        # A session of its own: the common one keeps the credentials that it read first.
+        return boto3.session.Session().client("s3", config=config)
+    except BotoCoreError as error:
+        raise explained(error, bucket, None) from None
+    except ValueError:
+        raise ArchiveRefused("AWS_ENDPOINT_URL_S3: expected an address such as https://storage.example.") from None
 
 
 def _unless_set(variable: str) -> Literal["when_required"] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 -- botocore's
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
@@ -44,6 +45,14 @@ class NoSuchObject(Exception):
 FAILURES = (ClientError, BotoCoreError, RetriesExceededError, ResponseParserError)
 """What boto3 raises."""
 
+_OUTAGES = (
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    CredentialRetrievalError,
+    MetadataRetrievalError,
+)
+
 _CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 )
@@ -68,11 +77,9 @@ def explained(error: Exception, bucket: str, key: str | None) -> Exception:
     name = type(cause).__name__
     if isinstance(cause, NoCredentialsError | PartialCredentialsError):
         return ArchiveRefused("S3 has no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
-    if isinstance(cause, BotoCoreError) and not isinstance(
-        cause, HTTPClientError | IncompleteReadError | CredentialRetrievalError | MetadataRetrievalError
-    ):
+    if isinstance(cause, BotoCoreError) and not isinstance(cause, _OUTAGES):
         return ArchiveRefused(
-            f"S3 cannot be used as it is set up ({name}): check S3_BUCKET ({bucket}), AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION."
+            f"S3 cannot be used as it is set up ({name}): check S3_BUCKET ({bucket}) and the variables that begin with AWS_."
         )
     return ArchiveUnavailable(
         f"S3 bucket {bucket} does not answer ({name}); check AWS_ENDPOINT_URL_S3 and the network."
