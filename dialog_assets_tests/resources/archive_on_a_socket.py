@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ class Bucket:
     books: Books = field(repr=False)
     faults: Faults = field(repr=False)
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """boto3's own client, for looking and for what our code never does."""
-        return boto3.client("s3")
+        return boto3.session.Session().client("s3")
 
     def reset(self) -> None:
         """Empty it; nothing goes wrong any more."""

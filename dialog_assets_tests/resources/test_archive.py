@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -59,9 +60,19 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return write_sample(tmp_path_factory.mktemp("large") / "large", PART + 1000)
 
 
-def once() -> Archive:
-    """The archive, whose requests are not repeated."""
+def opened() -> Archive:
+    """The archive as it is set up now; its requests are not repeated."""
     return ArchiveResource(attempts=1).open()
+
+
+once = functools.cache(opened)
+"""One archive for all tests of the same settings: to open one takes longer than most of them."""
+
+
+@functools.cache
+def twice() -> Archive:
+    """An archive whose requests may be repeated."""
+    return ArchiveResource(attempts=2).open()
 
 
 async def put(archive: Archive, sample: Sample, key: str = KEY) -> None:
@@ -139,7 +150,7 @@ def test_encryption_and_prefix_are_configured(
     """S3_SSE and its key reach whole objects and those in parts; S3_PREFIX comes before every key."""
     for name, value in {**settings, "S3_PREFIX": "/calls/archive/"}.items():
         monkeypatch.setenv(name, value)
-    archive = once()
+    archive = opened()
     key = archive.key("acme", date(2026, 3, 2), 7, "mp3")
     assert key == f"calls/archive/{KEY}"
     asyncio.run(put(archive, request.getfixturevalue(size), key))
@@ -165,7 +176,7 @@ def test_bodies_are_signed(bucket: Bucket, size: str, request: pytest.FixtureReq
     """Each body goes with its own SHA-256 in the signature, and without the checksum headers that other services refuse."""
     sample: Sample = request.getfixturevalue(size)
     parts = {hashlib.sha256(sample.read()[start : start + PART]).hexdigest() for start in range(0, sample.size, PART)}
-    sent = sent_headers(once(), sample)
+    sent = sent_headers(opened(), sample)
     assert {headers["x-amz-content-sha256"].strip("b'") for headers in sent} == parts
     assert not [name for headers in sent for name in headers if "checksum" in name or "trailer" in name]
 
@@ -173,7 +184,7 @@ def test_bodies_are_signed(bucket: Bucket, size: str, request: pytest.FixtureReq
 def test_checksum_headers_on_demand(bucket: Bucket, small: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3's own variable turns them on, for buckets that want them."""
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
-    (headers,) = sent_headers(once(), small)
+    (headers,) = sent_headers(opened(), small)
     assert "x-amz-checksum-crc32" in headers
 
 
@@ -231,7 +242,7 @@ def test_what_passes_is_tried_again(bucket: Bucket, kind: str, size: str, reques
     sample: Sample = request.getfixturevalue(size)
     call = "PutObject" if size == "small" else "UploadPart"
     bucket.fails(kind, call, times=1)
-    asyncio.run(put(ArchiveResource(attempts=2).open(), sample))
+    asyncio.run(put(twice(), sample))
     assert bucket.client.get_object(Bucket=bucket.name, Key=KEY)["Body"].read() == sample.read()
     assert bucket.uploads() == []
 
@@ -325,7 +336,7 @@ def test_wrong_settings(
         else:
             monkeypatch.setenv(name, value)
     with pytest.raises(error, match=told) as caught:
-        asyncio.run(ArchiveResource(attempts=1).open().check())
+        asyncio.run(opened().check())
     assert "another" not in str(caught.value)
 
 
