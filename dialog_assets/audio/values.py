@@ -40,17 +40,20 @@ class ChannelMeasures:
 
     speech_share: float
     speech_s: float
+    sound_share: float
+    """What stands out of the line's noise: speech, tones, anything else."""
+    tone_share: float
+    """Ringing, busy signal, beeps, keys: steady tones of one or two frequencies."""
     loudness_dbfs: float
-    """Root mean square of the speech; of everything where there is no speech."""
+    """Root mean square of the speech in the telephone band, 200 to 3500 Hz; of everything where there is no speech."""
     noise_dbfs: float
-    """Root mean square of the quiet tenth: what is heard while nobody speaks."""
+    """Root mean square, in the same band, of the line while nobody speaks."""
     peak_dbfs: float
+    """The loudest sample."""
     clipped_share: float
     """Samples at the end of the scale, of all samples."""
-    tone_share: float
-    """Ringing, busy signal, beeps: steady tones of one or two frequencies."""
     longest_monologue_s: float
-    """The longest talking of this channel that the other does not break by a second or more of its own."""
+    """The longest talking of this channel that no pause of 3 s and no second of the other's speech parts."""
 
 
 @dataclass(frozen=True, slots=True)
