@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +15,11 @@ import pytest
 from psycopg.rows import dict_row
 
 from dialog_assets.assets import audio_files as asset
-from dialog_assets.assets import temporary
 from dialog_assets.assets.audio_files import archive_recordings
 from dialog_assets.assets.steps import StepRun
-from dialog_assets.portals import AudioSettings, Portal
+from dialog_assets.portals import AudioSettings
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
-from dialog_assets.resources.s3 import ArchiveResource
-from dialog_assets.resources.s3_errors import ArchiveRefused
+from dialog_assets.resources.s3 import Archive, ArchiveRefused, ArchiveResource
 from dialog_assets.sandbox.world.model import Call, Recording
 from dialog_assets.store import audio_files, call_steps, day_numbers
 from dialog_assets.store.pool import open_pool
@@ -45,6 +42,12 @@ def served() -> Iterator[Bucket]:
         yield bucket
 
 
+@pytest.fixture(scope="module")
+def archive(served: Bucket) -> Archive:
+    """Its bucket; requests are not repeated."""
+    return ArchiveResource(attempts=1).open()
+
+
 @dataclass
 class Night:
     """A portal with recordings, an empty bucket, a database; runs of the step over Monday, one after another."""
@@ -54,15 +57,16 @@ class Night:
     site: Site
     files: dict[int, Path]
     temporary: Path
+    archive: Archive
 
     def calls(self, **recordings: int | None) -> None:
         """The statistics say now that call `c1` has this recording, and so on."""
         rows = [call(int(name[1:]), record_file_id=file_id) for name, file_id in recordings.items()]
         with_pool(self.database, lambda pool: put_calls(pool, *rows))
 
-    def run(self, portal: Portal | None = None, **audio: Any) -> None:
+    def run(self, **audio: float) -> None:
         """One run of the step; `audio` are the portal's settings of that section."""
-        configured = (portal or okna_sever()).model_copy(update={"audio": AudioSettings(**audio)})
+        configured = okna_sever().model_copy(update={"audio": AudioSettings(**audio)})
 
         async def day_done(_: object) -> None:
             return None
@@ -70,7 +74,7 @@ class Night:
         async def run() -> None:
             async with open_pool(self.database, size=4) as pool:
                 step = StepRun(configured, "audio_files", (MONDAY,), pool, day_done)
-                await archive_recordings(step, Bitrix24Resource(), ArchiveResource(attempts=1).open())
+                await archive_recordings(step, Bitrix24Resource(), self.archive)
 
         asyncio.run(run())
         assert self.left() == []
@@ -109,7 +113,7 @@ class Night:
 
 @pytest.fixture
 def night(
-    database: str, served: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, served: Bucket, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Mapping[int, Path]], Night]]:
     """Makes the night of a portal with these recordings (file id → file)."""
     served.reset()
@@ -126,7 +130,7 @@ def night(
         )
         site = portal_site(make_portal(calls))
         sites.append(site)
-        return Night(database, served, site.__enter__(), dict(files), passing)
+        return Night(database, served, site.__enter__(), dict(files), passing, archive)
 
     yield make
     for site in sites:
@@ -305,10 +309,10 @@ def test_changed_thresholds_mark_again(night: Make) -> None:
     monday = night({501: ONE})
     monday.calls(c1=501)
     monday.run()
-    monday.run(clipped_share=1e-9, crosstalk_db=-120.0)
+    monday.run(min_speech_s=30)
     (changed,) = monday.rows("SELECT marks, xmin::text FROM audio_files")
-    assert changed["marks"] != []
-    monday.run(clipped_share=1e-9, crosstalk_db=-120.0)
+    assert changed["marks"] == ["no_speech_channel_1"], "that side speaks for 23 s"
+    monday.run(min_speech_s=30)
     assert monday.rows("SELECT marks, xmin::text FROM audio_files") == [changed]
 
 
@@ -375,11 +379,11 @@ def test_a_refusing_archive_stops_the_step(night: Make) -> None:
     assert set(monday.states().values()) == {("done", None)}
 
 
-def test_a_missing_bucket_is_told_before_anything_is_fetched(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bucket_is_told_before_anything_is_fetched(night: Make) -> None:
     """No recording is downloaded for a bucket that is not there."""
     monday = night({501: ONE})
     monday.calls(c1=501)
-    monkeypatch.setenv("S3_BUCKET", "not-here")
+    monday.archive = Archive(monday.archive.client, "not-here")
     with pytest.raises(ArchiveRefused, match="bucket not-here does not exist"):
         monday.run()
     assert (monday.asked(), monday.states()) == ({}, {})
@@ -405,14 +409,14 @@ def test_a_full_disk_stops_the_step(night: Make, monkeypatch: pytest.MonkeyPatch
     """The disk of the temporary files has no room: one sentence that says where and what to do; no call is marked."""
     monday = night({501: ONE})
     monday.calls(c1=501)
-    whole = temporary.tempfile.mkdtemp
+    whole = tempfile.mkdtemp
 
     def without_room(**arguments: Any) -> str:
-        folder = whole(**arguments)
+        folder: str = whole(**arguments)
         Path(folder, "1").symlink_to("/dev/full")
         return folder
 
-    monkeypatch.setattr(temporary.tempfile, "mkdtemp", without_room)
+    monkeypatch.setattr(tempfile, "mkdtemp", without_room)
     with pytest.raises(StepStopped, match=r"has no room for a recording \(No space left on device\).*set TMPDIR"):
         monday.run()
     assert (monday.states(), monday.left()) == ({}, [])
@@ -425,4 +429,3 @@ def test_every_threshold_can_be_set() -> None:
     assert set(described) == set(type(thresholds).__dataclass_fields__)
     assert all(described.values())
     assert thresholds == type(thresholds)()
-    assert os.fspath(SPOKEN).endswith("audio")
