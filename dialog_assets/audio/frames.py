@@ -57,23 +57,28 @@ TONE_PITCH = (9.3, 70.0)
 TONE_RUNS = ((6, 0.12), (20, 1.3))
 """Frames, and how far the frequency may wander from one to the next, in bins; two close frequencies beat."""
 TONE_EDGE = 4
+TONE_WHOLE = round(1.2 / FRAME_S)
 
 BLOCK = 4096
 """Samples that are compared between channels at a time: half a second."""
 LAGS = 1000
 _BLOCK_BAND = slice(103, 1793)  # bins of 1.95 Hz
 TALKING_SHARE = 0.3
-SAME_SOUND = 0.9
-"""A correlation from which both channels hold one sound."""
+SAME_SOUND = 0.8
+"""A correlation from which both channels hold one sound. Codecs at 8 kb/s a channel leave 0.88 of it and more; speakers who
+leak into each other's channel by -10 dB come to 0.6."""
+SAME_LEVEL_DB = 12.0
+"""Channels of one sound that are further apart are a voice and its leaking."""
 LEAK_APART = 4.0
 LEAK_BLOCKS = 3
 LEAK_CORRELATION = 0.15
 LEAK_MARGIN_DB = 6.0
 
-PAUSE_FRAMES = {1: round(0.37 / FRAME_S), 2: round(0.5 / FRAME_S)}
+PAUSE_FRAMES = {1: round(0.37 / FRAME_S), 2: round(0.43 / FRAME_S)}
 """By the number of channels: shorter pauses belong to the speech around them. With two speakers on one channel the pauses
 between them do not, and are hardly longer."""
-CLICK_FRAMES = 6
+SYLLABLE_FRAMES = 8
+"""What holds nothing longer is clicks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ def judge(samples: Floats, found: Frames, before: Floats, common: Common) -> Jud
     """Tell speech in `found`, the frames of `samples`; `before` are levels of frames before them, `common` is known from there."""
     noise = noise_level(np.concatenate([before, found.level], axis=1))
     sound = sounding(found.level, noise)
-    tone = tones(found)
+    tone = tones(found, sound)
     speech = sound & ~tone
     if len(samples) == 2:
         common = common.and_of(samples, speech)
@@ -166,8 +171,8 @@ def sounding(level: Floats, noise: Floats) -> Flags:
     return weak
 
 
-def tones(found: Frames) -> Flags:
-    """Audible frames within a run that is pure and holds its frequency."""
+def tones(found: Frames, sound: Flags) -> Flags:
+    """Audible frames within a run that is pure and holds its frequency, and what a codec makes of a short one's ends."""
     low, high = TONE_PITCH
     held = found.pure & (found.pitch > low) & (found.pitch < high) & (found.level > AUDIBLE_DBFS)
     wander = np.abs(np.diff(found.pitch, axis=1))
@@ -177,6 +182,9 @@ def tones(found: Frames) -> Flags:
             for start, end in spans(flags[1:] & flags[:-1] & (wander[channel] < still)):
                 if end - start + 1 >= frames:
                     tone[channel, max(0, start - TONE_EDGE) : end + 1 + TONE_EDGE] = True
+        for start, end in spans(sound[channel]):
+            if end - start <= TONE_WHOLE and tone[channel, start:end].mean() > 0.5:
+                tone[channel, start:end] = True
     return tone & (found.level > AUDIBLE_DBFS)
 
 
@@ -215,8 +223,8 @@ def joined(pieces: Spans, pause: int) -> Spans:
     apart = np.flatnonzero(pieces[1:, 0] - pieces[:-1, 1] >= pause)
     firsts = np.concatenate([[0], apart + 1])
     lasts = np.concatenate([apart, [len(pieces) - 1]])
-    sound = np.add.reduceat(pieces[:, 1] - pieces[:, 0], firsts)
-    whole: Spans = np.stack([pieces[firsts, 0], pieces[lasts, 1]], axis=1)[sound >= CLICK_FRAMES]
+    longest = np.maximum.reduceat(pieces[:, 1] - pieces[:, 0], firsts)
+    whole: Spans = np.stack([pieces[firsts, 0], pieces[lasts, 1]], axis=1)[longest >= SYLLABLE_FRAMES]
     return whole
 
 
@@ -247,6 +255,12 @@ class Shared:
         """0 to 1, at the best shift."""
         power = (self.powers[0] * self.powers[1]) ** 0.5
         return min(1.0, self.peak[0] / power) if power > 0 else 0.0
+
+    @property
+    def same(self) -> bool:
+        """Whether both channels hold one sound."""
+        power = sorted(self.powers)
+        return self.correlation >= SAME_SOUND and power[1] <= power[0] * 10 ** (SAME_LEVEL_DB / 10)
 
 
 _NOTHING = Shared(0, np.zeros(_BLOCK_BAND.stop - _BLOCK_BAND.start, np.complex128), (0.0, 0.0))
@@ -285,7 +299,7 @@ class Common:
     @property
     def leaks(self) -> tuple[Leak | None, Leak | None]:
         """Of the first channel into the second, and of the second into the first; None where nothing comes through."""
-        if self.talk.correlation >= SAME_SOUND:
+        if self.talk.same:
             return None, None
         return self._leak(0), self._leak(1)
 

@@ -31,7 +31,10 @@ class Thresholds:
     """Speech of the channel that speaks most; less is no speech."""
     silence_dbfs: float = SILENCE_DBFS
     """A recording (skipped) or channel (dead) whose peak is below this is silent."""
-    dual_mono_correlation: float = 0.95
+    dual_mono_correlation: float = 0.8
+    dual_mono_level_db: float = 12.0
+    """How far apart the loudness of the two channels of one sound may be; further is a voice and its leaking."""
+    dead_sound_share: float = 0.05
     crosstalk_db: float = -30.0
     clipped_share: float = 0.001
     ringing_share: float = 0.3
@@ -63,15 +66,14 @@ def _skip(probe: AudioProbe, limits: Thresholds) -> Skip | None:
 
 def _marks(found: Measures, limits: Thresholds) -> list[Mark]:
     marks = []
-    speaks = [channel.speech_s >= limits.min_speech_s for channel in found.channels]
     if len(found.channels) == 1:
         marks.append("mono")
-    elif found.correlation is not None and found.correlation >= limits.dual_mono_correlation:
+    elif _one_sound(found, limits):
         marks.append("dual_mono")
-    elif any(speaks):
+    elif found.speech_s >= limits.min_speech_s:
         for number, channel in enumerate(found.channels):
-            if not speaks[number]:
-                dead = channel.peak_dbfs < limits.silence_dbfs
+            if channel.speech_s < limits.min_speech_s:
+                dead = channel.sound_share < limits.dead_sound_share
                 marks.append(f"dead_channel_{number}" if dead else f"no_speech_channel_{number}")
         if found.crosstalk_db is not None and found.crosstalk_db >= limits.crosstalk_db:
             marks.append("crosstalk")
@@ -80,3 +82,10 @@ def _marks(found: Measures, limits: Thresholds) -> list[Mark]:
     if found.tone_share >= limits.ringing_share:
         marks.append("ringing")
     return marks
+
+
+def _one_sound(found: Measures, limits: Thresholds) -> bool:
+    if found.correlation is None or found.correlation < limits.dual_mono_correlation:
+        return False
+    one, two = found.channels[:2]
+    return abs(one.loudness_dbfs - two.loudness_dbfs) <= limits.dual_mono_level_db

@@ -17,7 +17,6 @@ from dialog_assets.audio.frames import (
     HOP,
     PAUSE_FRAMES,
     RATE,
-    SAME_SOUND,
     WINDOW,
     Common,
     Floats,
@@ -136,8 +135,7 @@ class _Hearing:
         anyone = union(speech)
         sound, tone, speaking, speech_power, power, noise = self._sums
         monologues = [_longest_monologue(speech, channel) for channel in range(len(speech))]
-        correlation = self._common.talk.correlation if len(speech) == 2 else None
-        same = correlation is not None and correlation >= SAME_SOUND
+        talk = self._common.talk
         leaks = [leak.decibels for leak in self._common.leaks if leak]
         return Measures(
             channels=tuple(
@@ -158,9 +156,9 @@ class _Hearing:
                 )
                 for channel in range(len(speech))
             ),
-            correlation=None if correlation is None else round(correlation, 4),
+            correlation=round(talk.correlation, 4) if len(speech) == 2 else None,
             crosstalk_db=round(max(leaks), 2) if leaks else None,
-            talk_over_share=0.0 if same else self._share(_length(together(speech))),
+            talk_over_share=0.0 if talk.same else self._share(_length(together(speech))),
             silence_share=round(1 - self._share(_length(anyone)), 4),
             longest_pause_s=_seconds(int((anyone[1:, 0] - anyone[:-1, 1]).max(initial=0))),
             longest_monologue_s=_seconds(max(monologues)),
