@@ -1,12 +1,12 @@
-"""The command: `python -m bench.run [store] [bitrix24] …`; without a part, all of them."""
+"""The command: `python -m bench.run [store] [bitrix24] [archive] …`; without a part, all of them."""
 
 from __future__ import annotations
 
 import click
 
-from bench import bitrix24, report, store
+from bench import archive, bitrix24, report, store
 
-PARTS = ("store", "bitrix24")
+PARTS = ("store", "bitrix24", "archive")
 
 
 @click.command()
@@ -14,14 +14,16 @@ PARTS = ("store", "bitrix24")
 @click.option(
     "--large", is_flag=True, help="bitrix24: 500,000 calls too, and 50 and 200 ms a command for 20,000 calls."
 )
-@click.option("--size", "sizes", type=int, multiple=True, help="bitrix24: these numbers of calls instead.")
+@click.option(
+    "--size", "sizes", type=int, multiple=True, help="bitrix24: these numbers of calls; archive: these MB, instead."
+)
 @click.option("--latency-ms", default=4.0, show_default=True, help="bitrix24: what a command takes at the portal.")
 @click.option("--flat", is_flag=True, help="bitrix24: counting rows and passing over rows are free at the portal.")
 @click.option("--contacts", default=10_000, show_default=True, help="bitrix24: contacts to read by id; 0: none.")
 @click.option("--recordings", default=500, show_default=True, help="bitrix24: recordings to fetch; 0: none.")
 @click.option("--best-of", default=2, show_default=True, help="bitrix24: runs of each client.")
 @click.option("--rows", default=200_000, show_default=True, help="store: calls to write.")
-@click.option("--repetitions", default=3, show_default=True, help="store: how often all is repeated.")
+@click.option("--repetitions", default=3, show_default=True, help="store, archive: how often all is repeated.")
 @click.option(
     "--chunk", "chunks", type=int, multiple=True, help="store: calls a write; 500, 2,500 and 10,000 by default."
 )
@@ -43,6 +45,9 @@ def main(
         if part == "store":
             facts = report.machine({})
             sections, versions = store.measure(rows, repetitions, chunks or (500, 2500, 10_000))
+        elif part == "archive":
+            facts = report.machine({})
+            sections, versions = archive.measure(sizes or (1, 500), repetitions)
         else:
             facts = report.machine({})
             scale = bitrix24.Scale(

@@ -132,13 +132,23 @@ class AudioSettings(_Model):
         _GATE.silence_dbfs,
         ge=-120,
         le=0,
-        description="a recording (skipped) or side (marked dead) of a lower peak is silent",
+        description="a recording that never peaks above this is skipped: silent_recording",
     )
     dual_mono_correlation: float = Field(
-        _GATE.dual_mono_correlation, gt=0, le=1, description="channels more alike than this are marked dual_mono"
+        _GATE.dual_mono_correlation, gt=0, le=1, description="sides more alike than this are marked dual_mono"
+    )
+    dual_mono_level_db: float = Field(
+        _GATE.dual_mono_level_db, ge=0, description="unless one is louder by more than this: a voice and its leaking"
+    )
+    dead_sound_share: float = Field(
+        _GATE.dead_sound_share,
+        ge=0,
+        le=1,
+        description="a side that does not speak is marked dead_channel_0 or _1 where less of it than this is sound, "
+        "else no_speech_channel_0 or _1",
     )
     crosstalk_db: float = Field(
-        _GATE.crosstalk_db, ge=-120, le=0, description="a side that is heard this loud in the other is marked crosstalk"
+        _GATE.crosstalk_db, ge=-120, le=0, description="a side that is heard this loud in the other: marked crosstalk"
     )
     clipped_share: float = Field(
         _GATE.clipped_share, gt=0, le=1, description="share of samples at full scale from which it is marked clipped"

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from psycopg.rows import dict_row
 
 from dialog_assets.assets import audio_files as asset
@@ -429,3 +430,11 @@ def test_every_threshold_can_be_set() -> None:
     assert set(described) == set(type(thresholds).__dataclass_fields__)
     assert all(described.values())
     assert thresholds == type(thresholds)()
+
+
+def test_the_portal_file_shows_the_defaults() -> None:
+    """The commented section of the example is what an empty one means, setting for setting."""
+    text = (Path(__file__).parents[2] / "portals" / "okna_sever.yaml").read_text(encoding="utf-8")
+    section = text[text.index("# audio:") : text.index("speech:")]
+    shown = yaml.safe_load("\n".join(line.removeprefix("# ") for line in section.splitlines()))
+    assert shown == {"audio": AudioSettings().model_dump()}
