@@ -1,4 +1,4 @@
-"""The command: `python -m bench.run [store] [bitrix24] …`; without a part, all of them."""
+"""The command: `python -m bench.run [store] [bitrix24] [archive] …`; without a part, all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from bench import bitrix24, report, store
+from bench import archive, bitrix24, report, store
 from bench.bitrix24.calls import Window
 
-PARTS = ("store", "bitrix24")
+PARTS = ("store", "bitrix24", "archive")
 CHUNKS = (500, 2500, 10_000)
+RECORDINGS_MB = (1, 500)
 
 
 @click.command()
@@ -25,7 +26,7 @@ CHUNKS = (500, 2500, 10_000)
 @click.option("--recordings", type=int, help="bitrix24: recordings to fetch.")
 @click.option("--best-of", type=int, help="bitrix24: runs of each client, where they are short.")
 @click.option("--rows", default=200_000, show_default=True, help="store: calls to write.")
-@click.option("--repetitions", default=3, show_default=True, help="store: how often all is repeated.")
+@click.option("--repetitions", default=3, show_default=True, help="store, archive: how often all is repeated.")
 @click.option("--chunk", "chunks", type=int, multiple=True, help="store: calls a write.")
 @click.option("--no-file", is_flag=True, help="Print, and write nothing to bench/results/.")
 def main(
@@ -48,6 +49,8 @@ def main(
         facts = report.machine({})
         if part == "store":
             sections, versions = store.measure(rows, repetitions, chunks or (CHUNKS if large else CHUNKS[1:2]))
+        elif part == "archive":
+            sections, versions = archive.measure(RECORDINGS_MB, repetitions)
         else:
             scale = bitrix24.LARGE if large else bitrix24.Scale()
             given: dict[str, Any] = {

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from dialog_assets.audio.gate import Thresholds
 from dialog_assets.errors import DialogAssetsError
 
 
@@ -126,6 +127,53 @@ class DialogSettings(_Model):
         1000, ge=0, le=5_000, description="an `угу` up to this long, said over the other side, does not end its turn"
     )
     company_names: tuple[Text, ...] = Field((), description="names that operators greet with, beside the title")
+
+
+_GATE = Thresholds()
+
+
+class AudioSettings(_Model):
+    """What of a recording is worth recognising, and what is marked as odd about it. Changes apply to what is archived, too."""
+
+    min_duration_s: float = Field(_GATE.min_duration_s, ge=0, description="a shorter recording is skipped: too_short")
+    min_speech_s: float = Field(
+        _GATE.min_speech_s,
+        ge=0,
+        description="where the channel that speaks most speaks less, it is skipped: no_speech or ringing_only",
+    )
+    silence_dbfs: float = Field(
+        _GATE.silence_dbfs,
+        ge=-120,
+        le=0,
+        description="a recording that never peaks above this is skipped: silent_recording",
+    )
+    dual_mono_correlation: float = Field(
+        _GATE.dual_mono_correlation, gt=0, le=1, description="sides more alike than this are marked dual_mono"
+    )
+    dual_mono_level_db: float = Field(
+        _GATE.dual_mono_level_db, ge=0, description="unless one is louder by more than this: a voice and its leaking"
+    )
+    dead_sound_share: float = Field(
+        _GATE.dead_sound_share,
+        ge=0,
+        le=1,
+        description="a side that does not speak is marked dead_channel_0 or _1 where less of it than this is sound, "
+        "else no_speech_channel_0 or _1",
+    )
+    crosstalk_db: float = Field(
+        _GATE.crosstalk_db, ge=-120, le=0, description="a side that is heard this loud in the other: marked crosstalk"
+    )
+    clipped_share: float = Field(
+        _GATE.clipped_share, gt=0, le=1, description="share of samples at full scale from which it is marked clipped"
+    )
+    ringing_share: float = Field(
+        _GATE.ringing_share, gt=0, le=1, description="share of the line's tones from which it is marked ringing"
+    )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """As the gate takes them."""
+        return Thresholds(**self.model_dump())
 
 
 class SpeechSettings(_Model):
@@ -237,6 +285,7 @@ class Portal(_Model):
     days_per_run: int | None = Field(None, ge=1, description="a backfill's days per run; empty: the whole range in one")
     bitrix24: Bitrix24Settings
     channels: Channels
+    audio: AudioSettings = AudioSettings()
     speech: SpeechSettings = SpeechSettings()
     dialogs: DialogSettings = DialogSettings()
     llm: LLMSettings

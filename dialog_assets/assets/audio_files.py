@@ -1,16 +1,26 @@
-"""Asset `audio_files`: recordings from the portal, by the way that is open, through a probe into the S3 archive."""
+"""Asset `audio_files`: recordings from the portal, by the way that is open, through one reading into the S3 archive.
 
-import asyncio
+A recording is downloaded into a file that ends with its item, read once (hash, header, sound), uploaded, and let through
+or stopped by the gate. What is stopped is archived too.
+"""
+
+import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
+from dialog_assets.assets.gating import decide_again, gate_key
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
-from dialog_assets.assets.temporary import work_folder
+from dialog_assets.assets.temporary import room_in, work_folder
+from dialog_assets.audio.gate import gate
+from dialog_assets.audio.values import AudioProbe
+from dialog_assets.audio.workers import Inspectors
 from dialog_assets.bitrix24.recordings import Found, Recordings, Wanted
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
@@ -24,13 +34,16 @@ from dialog_assets.worklist import Outcome
 FILES_PER_REQUEST = 50
 CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "ogg": "audio/ogg", "aac": "audio/aac"}
 
+log = logging.getLogger("dialog_assets")
+
 
 @dataclass(frozen=True)
 class RecordingItem(CallItem):
-    """A call with what it tells of its recording, and where that is."""
+    """A call with what it tells of its recording, where that is, and the key of one archived before."""
 
     wanted: Wanted
     found: Found
+    earlier_key: str | None
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -61,9 +74,14 @@ async def archive_recordings(run: StepRun, bitrix24: Bitrix24Resource, archive: 
         await table.settle_without_recording(
             connection, run.portal.portal, run.first, run.last, patience_from=patience_from
         )
+    await decide_again(run)
+    await archive.check()
+    settings = run.portal.bitrix24
     with work_folder() as folder:
-        async with bitrix24.client(run.portal, run.pool) as client:
-            settings = run.portal.bitrix24
+        async with (
+            bitrix24.client(run.portal, run.pool) as client,
+            Inspectors(workers=min(settings.downloads, os.cpu_count() or 1)) as inspectors,
+        ):
             recordings = Recordings(
                 client,
                 bitrix24.outside(run.portal),
@@ -74,7 +92,8 @@ async def archive_recordings(run: StepRun, bitrix24: Bitrix24Resource, archive: 
             async def one(item: RecordingItem) -> Outcome:
                 path = folder / str(item.call_id)
                 try:
-                    return await archive_one(run, recordings, archive, item, path)
+                    with room_in(folder):
+                        return await archive_one(run, recordings, inspectors, archive, item, path)
                 finally:
                     path.unlink(missing_ok=True)
 
@@ -106,29 +125,49 @@ async def _locate(run: StepRun, recordings: Recordings, page: list[Pending]) -> 
             **vars(CallItem.of(pending, run.portal.portal)),
             wanted=wanted[pending.call_id],
             found=found[pending.call_id],
+            earlier_key=rows[pending.call_id]["s3_key"],
         )
         for pending in page
     ]
 
 
 async def archive_one(
-    run: StepRun, recordings: Recordings, archive: Archive, item: RecordingItem, path: Path
+    run: StepRun, recordings: Recordings, inspectors: Inspectors, archive: Archive, item: RecordingItem, path: Path
 ) -> Outcome:
-    """Download, probe, upload. Raises the errors of the rooms."""
+    """Download, read, upload, decide. Raises the errors of the rooms; OSError where the disk fails."""
     with path.open("wb") as target:
         fetched = await recordings.fetch(item.wanted, item.found, target)
-    # PyAV takes long to import, and only this step and the next need it.
-    from dialog_assets.audio.probe import probe
-
-    found = await asyncio.to_thread(probe, path)
-    key = f"{run.portal.portal}/{item.day}/{item.call_id}.{found.container.partition(',')[0]}"
+    found = await inspectors.inspect(path)
+    extension = found.container.partition(",")[0]
+    key = archive.key(run.portal.portal, item.day, item.call_id, extension)
     content_type = CONTENT_TYPES.get(found.container, "application/octet-stream")
-    await archive.put(path, key, sha256=found.sha256, content_type=content_type)
+    await archive.put(path, key, sha256=found.sha256, size=found.bytes, content_type=content_type)
+    if item.earlier_key not in (None, key):
+        # Nothing is ever deleted from the archive: the right to do so would be worth more to a thief than to us.
+        log.warning("%s came anew under another key; its earlier recording stays at %s", item.name, item.earlier_key)
+    thresholds = run.portal.audio.thresholds
+    verdict = gate(found, thresholds)
     row = {
         "record_source": fetched.way,
         "record_file_id": None if fetched.way == "provider" else item.wanted.file_id,
         "s3_bucket": archive.bucket,
         "s3_key": key,
+        **_described(found),
+        "marks": list(verdict.marks),
+        "gate": gate_key(thresholds),
+    }
+
+    async def save(connection: Connection) -> None:
+        await table.put(connection, run.portal.portal, item.call_id, row)
+
+    if verdict.skip is not None:
+        return Outcome("skipped", reason=verdict.skip, output_key=found.sha256, save=save)
+    return Outcome("done", output_key=found.sha256, save=save)
+
+
+def _described(found: AudioProbe) -> dict[str, Any]:
+    """The columns of audio_files that tell of the recording itself. Its tags stay out: they may hold names and phones."""
+    return {
         "sha256": found.sha256,
         "bytes": found.bytes,
         "container": found.container,
@@ -138,11 +177,5 @@ async def archive_one(
         "bit_rate": found.bit_rate,
         "duration_s": Decimal(str(found.duration_s)),
         "peak_dbfs": list(found.peak_dbfs),
+        "measures": found.measures.as_json(),
     }
-
-    async def save(connection: Connection) -> None:
-        await table.put(connection, run.portal.portal, item.call_id, row)
-
-    if found.is_silent():
-        return Outcome("skipped", reason="silent_recording", output_key=found.sha256, save=save)
-    return Outcome("done", output_key=found.sha256, save=save)

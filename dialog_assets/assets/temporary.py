@@ -1,7 +1,8 @@
-"""Recordings in passing: a folder that ends with its step."""
+"""Recordings in passing: a folder that ends with its step, and what to do when the disk has no room for it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,18 +10,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from filelock import FileLock, Timeout
 
+from dialog_assets.errors import DialogAssetsError
 from dialog_assets.folders import passing_folder
+
+_LOCK = ".lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class NoRoomForRecordings(DialogAssetsError):
+    """The disk of the temporary files is full: no recording can pass."""
 
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """A private folder, removed at the end; folders that killed processes left are swept at the start."""
+    """A private folder, removed at the end; folders that killed processes left are swept at the start.
+
+    An owner holds its folder's lock, which ends with the process however it dies. A process id would not do: in containers
+    the next run often has the same, and a living one of another container is not seen.
+    Raises NoRoomForRecordings.
+    """
     root = passing_folder()
-    for left in root.iterdir():
-        owner = left.name.partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=f"{os.getpid()}-") as folder:
-        yield Path(folder)
+    with room_in(root), FileLock(root / _LOCK):
+        for left in root.iterdir():
+            if left.is_dir() and not _in_use(left):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{os.getpid()}-"))
+        lock = FileLock(folder / _LOCK)
+        lock.acquire()
+    try:
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)  # what is left by it is swept at the next start
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Raise NoRoomForRecordings where something does not fit on the disk of `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise NoRoomForRecordings(
+            f"The disk of {folder.parent} has no room for a recording ({os.strerror(error.errno)}): free some, "
+            "or set TMPDIR to a folder on a larger disk."
+        ) from None
+
+
+def _in_use(folder: Path) -> bool:
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False

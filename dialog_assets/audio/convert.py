@@ -6,17 +6,15 @@ original; what is made here is for one upload.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import av
 from av.error import FFmpegError
 
 from dialog_assets.audio.errors import AudioError
-from dialog_assets.audio.probe import AudioProbe
+from dialog_assets.audio.values import AudioProbe, Encoding, Prepared
 
-Encoding = Literal["mp3", "pcm_s16le", "pcm_alaw", "pcm_mulaw", "aac_adts"]
+__all__ = ["Encoding", "Prepared", "prepare"]
 
 SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000})
 TRANSCODED_RATE = 16000
@@ -31,16 +29,6 @@ _COPIED: dict[str, tuple[Encoding, str]] = {
 """Codec → the recogniser's name for it, and FFmpeg's name of the format without a container around it."""
 
 _AS_IS = {("mp3", "mp3"), ("aac", "aac")}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What to upload and how to describe it; `path` is the recording itself where it needs no change."""
-
-    path: Path
-    encoding: Encoding
-    sample_rate: int
-    channels: int
 
 
 def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:

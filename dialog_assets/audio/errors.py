@@ -6,7 +6,16 @@ from typing import Literal
 
 from dialog_assets.errors import DialogAssetsError
 
-Reason = Literal["empty", "not_audio", "no_audio_stream", "damaged", "truncated"]
+Reason = Literal[
+    "empty",
+    "not_audio",
+    "no_audio_stream",
+    "damaged",
+    "truncated",
+    "too_slow",
+    "too_large",
+    "parser_crashed",
+]
 
 _TEXTS: dict[Reason, str] = {
     "empty": "the recording is empty",
@@ -14,6 +23,9 @@ _TEXTS: dict[Reason, str] = {
     "no_audio_stream": "the recording is a media file without an audio stream",
     "damaged": "the recording's audio cannot be decoded",
     "truncated": "the recording ends earlier than its header says",
+    "too_slow": "the recording takes longer to read than a recording may",
+    "too_large": "the recording takes more memory to read than a recording may",
+    "parser_crashed": "the recording's bytes bring down the library that reads them",
 }
 
 
@@ -23,3 +35,4 @@ class AudioError(DialogAssetsError):
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(_TEXTS[reason] + (f" ({detail})" if detail else "") + ": download it again or listen to it")
         self.reason = reason
+        self.detail = detail

@@ -1,59 +1,47 @@
 """What is in a recording: read and decoded once, in process, by FFmpeg's libraries (PyAV).
 
-Decoding the whole file, not only its header, gives the true length, tells a damaged file from a whole one, and hears
-whether there is anything at all to recognise. Not here: levels and speech shares, conversion.
+Decoding the whole file, not only its header, gives the true length, tells a damaged file from a whole one, and lets its
+sound be measured on the way. Not here: the measuring (measures), conversion, limits on hostile files (workers).
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import sys
-from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
 
 from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.measures import RATE, Meter
+from dialog_assets.audio.values import AudioProbe, Header
 
-FLOOR_DBFS = -120.0
-"""Stands for digital silence, whose level in decibels is minus infinity."""
-
-SILENCE_DBFS = -50.0
-"""A peak below this is silence: telephone speech peaks above -30, an idle line's noise below -55."""
+__all__ = ["AudioProbe", "open_recording", "probe", "probe_header"]
 
 SHORTER_S = 1.0
 DAMAGED_SHARE = 0.1
 """Undecodable packets above this share mean damage; a few occur at the cut ends of good MP3 files."""
 
-_FULL_SCALE = 32768
+CONTAINERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,loas,matroska,mov,mp3,mp4,mpeg,mpegts,ogg,tta,voc,w64,wav,webm,wv"
+)
+"""FFmpeg's formats that are read. Not among them: playlists, devices and image sequences, by which a file could make FFmpeg
+open other files; and formats without a header, which name no sample rate."""
+
+CODECS = frozenset(
+    """aac aac_latm ac3 adpcm_g722 adpcm_g726 adpcm_g726le adpcm_ima_qt adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha alac
+    amr_nb amr_wb eac3 flac g723_1 g729 gsm gsm_ms ilbc mp1 mp2 mp3 nellymoser opus pcm_alaw pcm_f32be pcm_f32le pcm_f64be
+    pcm_f64le pcm_mulaw pcm_s16be pcm_s16le pcm_s24be pcm_s24le pcm_s32be pcm_s32le pcm_s8 pcm_u8 speex truespeech tta
+    vorbis wavpack wmalossless wmapro wmav1 wmav2 wmavoice""".split()
+)
+"""Decoders that are let loose on foreign bytes: what telephony and recorders use."""
+
+_TAG_LENGTH = 1000
+_TAGS = 100
 _XING_FRAME = 1500
-_HIGH_BYTE = 1 if sys.byteorder == "little" else 0
-_HEADERLESS = frozenset({"alaw", "mulaw", "s8", "u8", "s16le", "s16be", "u16le", "u16be", "s24le", "s32le", "f32le"})
-
-
-@dataclass(frozen=True, slots=True)
-class AudioProbe:
-    """A recording's measures. Names and values are those of ffprobe: `format_name`, `codec_name`, bits a second."""
-
-    container: str
-    codec: str
-    sample_rate: int
-    channels: int
-    bit_rate: int
-    duration_s: float
-    bytes: int
-    sha256: str
-    peak_dbfs: tuple[float, ...]
-    """The loudest sample of each channel, decibels below full scale, -120 for digital silence."""
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def is_silent(self, threshold_dbfs: float = SILENCE_DBFS) -> bool:
-        """Whether no channel ever reaches the threshold, so that nothing can be recognised."""
-        return all(peak < threshold_dbfs for peak in self.peak_dbfs)
 
 
 @dataclass(slots=True)
@@ -62,61 +50,101 @@ class _Decoded:
     packets: int = 0
     bad_packets: int = 0
     begins_at: int = 0
-    peaks: list[int] = field(default_factory=list)
+    meter: Meter | None = None
 
 
 def probe(path: Path) -> AudioProbe:
-    """Decode the file and measure it. It blocks: about 0.05 s a minute of telephone audio.
+    """Decode the file and measure it. It blocks: about 0.3 s for a minute of stereo.
 
-    `duration_s` is what the decoder gives, as players show it: padding that the encoder noted is left out, which ffprobe
-    before version 7 counts (up to 0.2 s in MP3), and the estimate from the bit rate of a VBR file without header is not
-    used. Raises AudioError with its reason; OSError if the file cannot be read.
+    `duration_s` is what the decoder gives, as players show it: padding that the encoder noted is left out, and the estimate
+    from the bit rate of a VBR file without header is not used. Raises AudioError with its reason; OSError if the file cannot
+    be read.
     """
-    size = path.stat().st_size
-    if size == 0:
-        raise AudioError("empty")
+    size = _size(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         head = file.read(12)
-    try:
-        container = av.open(path, metadata_errors="replace")
-    except FFmpegError as error:
-        raise AudioError("not_audio", type(error).__name__) from None
-    with container:
-        if container.format.name in _HEADERLESS:
-            raise AudioError("not_audio", f"{container.format.name} without a header names no sample rate")
-        if not container.streams.audio:
-            raise AudioError("no_audio_stream", container.format.name)
+    with path.open("rb") as file, open_recording(file) as container:
+        header = _header(container, size)
         stream = container.streams.audio[0]
         promised_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         decoded = _decode(container)
-        context = stream.codec_context
         if not decoded.packets:
-            raise AudioError("empty", f"{container.format.name} without audio data")
-        if not decoded.samples or decoded.bad_packets > DAMAGED_SHARE * decoded.packets:
+            raise AudioError("empty", f"{header.container} without audio data")
+        if not decoded.meter or decoded.bad_packets > DAMAGED_SHARE * decoded.packets:
             raise AudioError("damaged", f"{decoded.bad_packets} of {decoded.packets} packets are undecodable")
-        duration_s = decoded.samples / context.sample_rate
-        stated = _length_is_stated(container.format.name, path, decoded.begins_at)
+        duration_s = decoded.samples / stream.codec_context.sample_rate
+        stated = _length_is_stated(header.container, path, decoded.begins_at)
         if (stated and _ends_early(promised_s, duration_s)) or _riff_is_cut(head, size):
             raise AudioError("truncated", f"{duration_s:.1f} s found")
         return AudioProbe(
-            container=container.format.name,
-            codec=context.codec.canonical_name,
-            sample_rate=context.sample_rate,
-            channels=context.channels,
-            bit_rate=context.bit_rate or container.bit_rate or round(size * 8 / duration_s),
+            container=header.container,
+            codec=header.codec,
+            sample_rate=header.sample_rate,
+            channels=header.channels,
+            bit_rate=header.bit_rate or round(size * 8 / duration_s),
+            stated_duration_s=header.stated_duration_s,
             duration_s=round(duration_s, 6),
             bytes=size,
             sha256=sha256,
-            peak_dbfs=tuple(_dbfs(peak) for peak in decoded.peaks),
-            tags={key.lower(): value for key, value in {**container.metadata, **stream.metadata}.items()},
+            measures=decoded.meter.measures(),
+            tags=header.tags,
         )
+
+
+def probe_header(path: Path) -> Header:
+    """What `ffprobe` tells of the file, without decoding it: about a millisecond. Raises AudioError, OSError."""
+    size = _size(path)
+    with path.open("rb") as file, open_recording(file) as container:
+        return _header(container, size)
+
+
+def open_recording(file: BinaryIO) -> InputContainer:
+    """The file as FFmpeg reads it, whatever its name ends in; it has an audio stream with a known codec. Raises AudioError."""
+    try:
+        container = av.open(file, metadata_errors="replace", container_options={"format_whitelist": CONTAINERS})
+    except FFmpegError as error:
+        raise AudioError("not_audio", type(error).__name__) from None
+    try:
+        if not container.streams.audio:
+            raise AudioError("no_audio_stream", container.format.name)
+        codec = container.streams.audio[0].codec_context.codec.canonical_name
+        if codec not in CODECS:
+            raise AudioError("not_audio", f"codec {codec} is not read")
+    except BaseException:
+        container.close()
+        raise
+    return container
+
+
+def _size(path: Path) -> int:
+    size = path.stat().st_size
+    if size == 0:
+        raise AudioError("empty")
+    return size
+
+
+def _header(container: InputContainer, size: int) -> Header:
+    stream = container.streams.audio[0]
+    context = stream.codec_context
+    tags = {key.lower(): value[:_TAG_LENGTH] for key, value in {**container.metadata, **stream.metadata}.items()}
+    return Header(
+        container=container.format.name,
+        codec=context.codec.canonical_name,
+        sample_rate=context.sample_rate,
+        channels=context.channels,
+        bit_rate=context.bit_rate or container.bit_rate or 0,
+        stated_duration_s=round((container.duration or 0) / av.time_base, 6),
+        bytes=size,
+        tags=dict(list(tags.items())[:_TAGS]),
+    )
 
 
 def _decode(container: InputContainer) -> _Decoded:
     stream = container.streams.audio[0]
-    resampler = av.AudioResampler(format="s16p")
+    plainly = av.AudioResampler(format="s16p")
+    at_telephone_rate = av.AudioResampler(format="s16p", rate=RATE)
     decoded = _Decoded()
     first_form: tuple[int, int] | None = None
     try:
@@ -135,33 +163,17 @@ def _decode(container: InputContainer) -> _Decoded:
                 first_form = first_form or form
                 if form != first_form:
                     raise AudioError("damaged", "its channels or sample rate change midway")
-                for plain in resampler.resample(frame):
-                    decoded.peaks += [0] * (len(plain.planes) - len(decoded.peaks))
-                    for channel, plane in enumerate(plain.planes):
-                        heard = bytes(plane)[: plain.samples * 2]
-                        decoded.peaks[channel] = _peak(heard, decoded.peaks[channel])
+                decoded.meter = decoded.meter or Meter(form[0])
+                for plain in plainly.resample(frame):
+                    decoded.meter.feed(plain.to_ndarray())
+                    if form[1] == RATE:
+                        decoded.meter.hear(plain.to_ndarray())
+                if form[1] != RATE:
+                    for telephone in at_telephone_rate.resample(frame):
+                        decoded.meter.hear(telephone.to_ndarray())
     except FFmpegError as error:
         raise AudioError("damaged", type(error).__name__) from None
     return decoded
-
-
-def _peak(samples: bytes, known: int) -> int:
-    """The largest magnitude among 16-bit `samples` and `known`.
-
-    The distinct high bytes bound it at the speed of C; samples are looked at one by one only where the bound exceeds
-    what is known, which is seldom after the first second.
-    """
-    bound = max(
-        (256 * (high + 1) if high < 128 else 256 * (256 - high) for high in set(samples[_HIGH_BYTE::2])), default=0
-    )
-    if bound <= known:
-        return known
-    values = array("h", samples)
-    return max(known, max(values), -min(values))
-
-
-def _dbfs(peak: int) -> float:
-    return round(20 * math.log10(peak / _FULL_SCALE), 2) if peak else FLOOR_DBFS
 
 
 def _ends_early(promised_s: float, found_s: float) -> bool:

@@ -17,6 +17,7 @@ from dialog_assets.portals import ModelChoice, Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.environment import required
 from dialog_assets.resources.s3 import ArchiveResource
+from dialog_assets.resources.s3_exposure import exposure
 from dialog_assets.resources.voicekit import VoiceKitResource
 from dialog_assets.store import rules, server
 from dialog_assets.store.pool import Pool, open_pool
@@ -109,7 +110,17 @@ async def _sees(client: Bitrix24Client) -> str:
 async def _archive() -> str:
     archive = ArchiveResource().open()
     await archive.check()
-    return f"bucket {archive.bucket} can be used"
+    await archive.check_writing()
+    found = await exposure(archive)
+    if found.ways:
+        raise Unwell(
+            f"bucket {archive.bucket} is open to the world ({', '.join(found.ways)}): close it, it holds people's voices."
+        )
+    told = [f"bucket {archive.bucket} can be read and written"]
+    told.append(f"not public, but it does not tell its {', '.join(found.untold)}" if found.untold else "not public")
+    if found.drops_parts is False:
+        told.append("a lifecycle rule AbortIncompleteMultipartUpload would end what killed uploads leave")
+    return "; ".join(told)
 
 
 async def _voicekit() -> str:

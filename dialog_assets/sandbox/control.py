@@ -30,7 +30,7 @@ from dialog_assets.sandbox.faults import Fault, Faults
 if TYPE_CHECKING:
     from dialog_assets.sandbox.voicekit_behaviour import Behaviour
 
-SERVICES = ("bitrix24", "voicekit", "openai", "anthropic", "deepseek")
+SERVICES = ("bitrix24", "voicekit", "s3", "openai", "anthropic", "deepseek")
 _FIELDS: dict[str, tuple[type, ...]] = {
     "service": (str,),
     "kind": (str,),

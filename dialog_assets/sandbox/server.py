@@ -26,7 +26,7 @@ from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.control import control_app
 from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.inbound import InboundStorage
-from dialog_assets.sandbox.s3 import REGION, S3Server
+from dialog_assets.sandbox.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, S3Server
 from dialog_assets.sandbox.state import load_objects, read_json, save_objects, write_json
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ VOICEKIT_SECRET_KEY = "c2FuZGJveCB2b2ljZWtpdCBzZWNyZXQsIG5vdCByZWFs+/8="
 OPENAI_API_KEY = "sandbox-openai-key"
 ANTHROPIC_API_KEY = "sandbox-anthropic-key"
 DEEPSEEK_API_KEY = "sandbox-deepseek-key"
-AWS_ACCESS_KEY_ID = "sandbox-aws-key-id"
-AWS_SECRET_ACCESS_KEY = "sandbox-aws-secret"
 
 
 _OWN_SOCKETS = {"voicekit", "voicekit_tls", "s3"}
@@ -132,7 +130,7 @@ class Sandbox:
         self.inbound = InboundStorage(
             VOICEKIT_API_KEY, self.books, self.faults, secret_key=VOICEKIT_SECRET_KEY, clock=self.clock
         )
-        self.s3 = S3Server()
+        self.s3 = S3Server(self.books, self.faults)
         self._host = host
         self._ports = {
             "bitrix24": bitrix_port,
@@ -353,8 +351,8 @@ class Sandbox:
                 "VOICEKIT_STORAGE_URL": web.get("inbound_https", web["inbound"]),
                 "AWS_ENDPOINT_URL_S3": web["s3"],
                 "S3_BUCKET": self.s3.bucket,
-                "AWS_ACCESS_KEY_ID": AWS_ACCESS_KEY_ID,
-                "AWS_SECRET_ACCESS_KEY": AWS_SECRET_ACCESS_KEY,
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+                "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
                 "AWS_DEFAULT_REGION": REGION,
                 "OPENAI_API_KEY": OPENAI_API_KEY,
                 "OPENAI_BASE_URL": f"{web['llm']}/openai/v1",

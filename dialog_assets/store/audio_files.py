@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 
+from psycopg.types.json import Jsonb
+
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.upsert import upsert
 
@@ -22,7 +24,12 @@ _COLUMNS = (
     "bit_rate",
     "duration_s",
     "peak_dbfs",
+    "measures",
+    "marks",
+    "gate",
 )
+
+_DECIDED_AT_ONCE = 500
 
 
 async def settle_without_recording(
@@ -31,7 +38,8 @@ async def settle_without_recording(
     """Account for the days' calls that have no recording.
 
     A call that was talked in and is younger than `patience_from` waits for its recording; an older one is skipped
-    (and taken up again if a recording still appears); a call that nobody answered is skipped at once.
+    (and taken up again if a recording still appears); a call that nobody answered is skipped at once. What is archived
+    stays as it is, also if the portal deletes its recording.
     """
     await connection.execute(
         """
@@ -48,7 +56,7 @@ async def settle_without_recording(
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
             state = excluded.state, reason = excluded.reason, detail = NULL, input_key = 'none', next_try = NULL,
             updated_at = now()
-        WHERE call_steps.state <> 'done'
+        WHERE call_steps.state <> 'done' AND NOT (call_steps.state = 'skipped' AND call_steps.output_key IS NOT NULL)
             AND (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
         """,
         {"portal": portal, "first": first, "last": last, "patience_from": patience_from},
@@ -56,20 +64,72 @@ async def settle_without_recording(
 
 
 async def wanted(connection: Connection, portal: str, calls: Sequence[int]) -> dict[int, Row]:
-    """Call id → what the call tells of its recording: call_id, record_file_id, activity_id."""
+    """Call id → what the call tells of its recording: call_id, record_file_id, activity_id; and s3_key of an earlier one."""
     cursor = await connection.execute(
-        "SELECT call_id, record_file_id, activity_id FROM calls WHERE portal = %s AND call_id = ANY(%s)",
+        """
+        SELECT c.call_id, c.record_file_id, c.activity_id, a.s3_key
+        FROM calls c LEFT JOIN audio_files a USING (portal, call_id) WHERE portal = %s AND call_id = ANY(%s)
+        """,
         [portal, list(calls)],
     )
     return {row["call_id"]: row for row in await cursor.fetchall()}
 
 
 async def put(connection: Connection, portal: str, call_id: int, row: Row) -> None:
-    """Write the archived recording of a call, replacing an earlier one."""
+    """Write the archived recording of a call, replacing an earlier one. `measures`, `marks` and `gate` may be left out."""
+    measures = row.get("measures")
     await connection.execute(
         upsert("audio_files", ("portal", "call_id"), _COLUMNS, touch="archived_at"),
-        {**row, "portal": portal, "call_id": call_id},
+        {
+            "marks": None,
+            "gate": None,
+            **row,
+            "measures": None if measures is None else Jsonb(measures),
+            "portal": portal,
+            "call_id": call_id,
+        },
     )
+
+
+async def decided_otherwise(
+    connection: Connection, portal: str, first: date, last: date, gate: str, *, after: int
+) -> list[Row]:
+    """The days' measured recordings above call `after` that were let through or stopped by another gate, some at a time."""
+    cursor = await connection.execute(
+        """
+        SELECT a.* FROM calls c
+        JOIN audio_files a USING (portal, call_id)
+        JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = 'audio_files'
+            AND s.state IN ('done', 'skipped') AND s.output_key = a.sha256
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND c.call_id > %s
+            AND a.measures IS NOT NULL AND a.gate IS DISTINCT FROM %s
+        ORDER BY c.call_id LIMIT %s
+        """,
+        [portal, first, last, after, gate, _DECIDED_AT_ONCE],
+    )
+    return await cursor.fetchall()
+
+
+async def decide(
+    connection: Connection, portal: str, gate: str, decisions: Sequence[tuple[int, str | None, Sequence[str]]]
+) -> None:
+    """Write what a gate made of archived recordings: call, the reason to skip it or None, marks."""
+    if not decisions:
+        return
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "UPDATE audio_files SET marks = %s, gate = %s WHERE portal = %s AND call_id = %s",
+            [(list(marks), gate, portal, call_id) for call_id, _, marks in decisions],
+        )
+        await cursor.executemany(
+            """
+            UPDATE call_steps SET state = CASE WHEN %(skip)s::text IS NULL THEN 'done' ELSE 'skipped' END, reason = %(skip)s,
+                updated_at = now()
+            WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'audio_files'
+                AND reason IS DISTINCT FROM %(skip)s
+            """,
+            [{"skip": skip, "portal": portal, "call_id": call_id} for call_id, skip, _ in decisions],
+        )
 
 
 async def get(connection: Connection, portal: str, call_id: int) -> Row:

@@ -15,8 +15,11 @@ _QUERIES = {
         FROM calls c LEFT JOIN entity_deals d ON d.portal = c.portal AND d.entity_type = c.entity_type
             AND d.entity_id = c.entity_id""",
     "audio_files": """
-        round(sum(x.duration_s), 1) AS audio_seconds, sum(x.bytes) AS bytes
-        FROM calls c JOIN audio_files x USING (portal, call_id)""",
+        count(*) AS recordings, round(sum(x.duration_s) / 60, 1) AS minutes, round(sum(x.bytes) / 1e6, 1) AS megabytes,
+        count(*) FILTER (WHERE s.state = 'skipped') AS stopped_by_gate,
+        count(*) FILTER (WHERE cardinality(x.marks) > 0) AS marked
+        FROM calls c JOIN audio_files x USING (portal, call_id)
+        LEFT JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = 'audio_files'""",
     "transcripts": """
         round(sum(a.duration_s), 1) AS audio_seconds, sum(jsonb_array_length(x.turns)) AS turns,
         count(*) FILTER (WHERE 'roles_disagree' = ANY(x.marks)) AS roles_disagree
@@ -35,6 +38,13 @@ _QUERIES = {
 }
 """Step → what to select of its table joined to calls `c`."""
 
+_KINDS = {
+    "audio_files": """
+        'marked_' || mark AS name, count(*) AS number
+        FROM calls c JOIN audio_files x USING (portal, call_id) CROSS JOIN unnest(x.marks) AS mark""",
+}
+"""Step → what to count by names that are found in the rows."""
+
 
 async def read(connection: Connection, portal: str, step: str, first: date, last: date) -> dict[date, dict[str, float]]:
     """Day → name → number of the step's results; days without any are absent."""
@@ -42,9 +52,17 @@ async def read(connection: Connection, portal: str, step: str, first: date, last
         f"SELECT c.day, {_QUERIES[step]} WHERE c.portal = %s AND c.day BETWEEN %s AND %s GROUP BY c.day",
         [portal, first, last],
     )
-    return {
+    found = {
         row.pop("day"): {
             name: float(value) if value % 1 else int(value) for name, value in row.items() if value is not None
         }
         for row in await cursor.fetchall()
     }
+    if step in _KINDS:
+        cursor = await connection.execute(
+            f"SELECT c.day, {_KINDS[step]} WHERE c.portal = %s AND c.day BETWEEN %s AND %s GROUP BY c.day, name ORDER BY name",
+            [portal, first, last],
+        )
+        for row in await cursor.fetchall():
+            found[row["day"]][row["name"]] = row["number"]
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dialog_assets.assets import temporary
 from dialog_assets.assets.outcomes import _snake, outcome_of
 from dialog_assets.assets.steps import StepRun
 from dialog_assets.audio import errors as audio
@@ -17,7 +18,7 @@ from dialog_assets.bitrix24 import errors as bitrix24
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.llm import errors as llm
 from dialog_assets.portals import Portal
-from dialog_assets.resources import s3
+from dialog_assets.resources import s3_errors as s3
 from dialog_assets.speech import errors as speech
 from dialog_assets.store import ledger
 from dialog_assets.worklist import Item, Outcome, StepStopped
@@ -44,6 +45,7 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (s3.ArchiveRefused("no bucket"), STOPS, None),
     (s3.ArchiveUnavailable("slow"), OUTAGE, "archive_unavailable"),
     (s3.ArchivedFileMissing("gone"), AGAIN, "archived_file_missing"),
+    (temporary.NoRoomForRecordings("full"), STOPS, None),
     (speech.RecogniserRefused("key"), STOPS, None),
     (speech.RecogniserBusy("quota"), OUTAGE, "recogniser_busy"),
     (speech.RecogniserUnavailable("down", unclear=True), OUTAGE, "recogniser_unavailable"),
@@ -91,7 +93,7 @@ def kinds(root: type[DialogAssetsError]) -> Iterator[type[DialogAssetsError]]:
 
 def test_every_error_of_the_rooms_has_a_meaning() -> None:
     """Whoever adds an error class decides here what it means for a step."""
-    rooms = tuple(module.__name__ for module in (audio, bitrix24, llm, s3, speech))
+    rooms = tuple(module.__name__ for module in (audio, bitrix24, llm, s3, speech, temporary))
     found = {kind for kind in kinds(DialogAssetsError) if kind.__module__ in rooms}
     assert found - ROOTS == {type(error) for error, _, _ in MEANINGS}
 

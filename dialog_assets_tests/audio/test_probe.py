@@ -12,11 +12,9 @@ from pathlib import Path
 
 import av
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dialog_assets.audio.errors import AudioError, Reason
-from dialog_assets.audio.probe import _peak, probe
+from dialog_assets.audio.probe import probe
 from dialog_assets_tests.audio.files import SHARED, write_audio
 
 VENDOR_FILES = sorted([*SHARED.glob("*.mp3"), *SHARED.glob("*.wav"), *SHARED.glob("*.aac")])
@@ -77,12 +75,6 @@ def test_silence_is_a_matter_of_every_channel(tmp_path: Path) -> None:
     assert noise.is_silent()
     assert not noise.is_silent(threshold_dbfs=-80)
     assert not probe(write_audio(tmp_path / "voice.mp3", [0.001, 0.2])).is_silent()
-
-
-@given(st.lists(st.integers(-32768, 32767), max_size=300), st.integers(0, 32768))
-def test_peak_is_exact(samples: list[int], known: int) -> None:
-    """The shortcut over high bytes never misses or invents a peak."""
-    assert _peak(array("h", samples).tobytes(), known) == max([known, *(abs(sample) for sample in samples)])
 
 
 def test_vbr_without_header_has_its_true_length(tmp_path: Path) -> None:

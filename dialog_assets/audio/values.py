@@ -1,0 +1,123 @@
+"""What is found in a recording, as values: of its header, of its decoded sound, of its conversion.
+
+Plain dataclasses without NumPy or FFmpeg behind them, so that a run can hold and read what its workers found.
+Not here: how anything is found (probe, measures, convert) and what it means for the bill (gate).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+FLOOR_DBFS = -120.0
+"""Stands for digital silence, whose level in decibels is minus infinity."""
+
+SILENCE_DBFS = -50.0
+"""A peak below this is silence: telephone speech peaks above -30, an idle line's noise below -55."""
+
+Encoding = Literal["mp3", "pcm_s16le", "pcm_alaw", "pcm_mulaw", "aac_adts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's header says. Names and values are those of ffprobe: `format_name`, `codec_name`, bits a second."""
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    bit_rate: int
+    stated_duration_s: float
+    """The length that the header states or that follows from size and bit rate; 0 if there is none. Not for bills."""
+    bytes: int
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMeasures:
+    """One channel, measured. Levels are decibels below full scale; shares are of the recording's length, 0 to 1."""
+
+    speech_share: float
+    speech_s: float
+    sound_share: float
+    """What stands out of the line's noise: speech, tones, anything else."""
+    tone_share: float
+    """Ringing, busy signal, beeps, keys: steady tones of one or two frequencies."""
+    loudness_dbfs: float
+    """Root mean square of the speech in the telephone band, 200 to 3500 Hz; of everything where there is no speech."""
+    noise_dbfs: float
+    """Root mean square, in the same band, of the line while nobody speaks."""
+    peak_dbfs: float
+    """The loudest sample."""
+    clipped_share: float
+    """Samples at the end of the scale, of all samples."""
+    longest_monologue_s: float
+    """The longest talking of this channel that no pause of 3 s and no second of the other's speech parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """A recording's decoded sound, measured. Shares are of its length, 0 to 1."""
+
+    channels: tuple[ChannelMeasures, ...]
+    correlation: float | None
+    """Of the first two channels, at the best shift within a few milliseconds: 1 is dual mono. None in mono."""
+    crosstalk_db: float | None
+    """How loud a channel's speech comes through in the other, relative to itself; None where it does not, or in mono."""
+    talk_over_share: float
+    """Two channels speak at once."""
+    silence_share: float
+    """No channel speaks."""
+    longest_pause_s: float
+    """The longest stretch between speech and speech in which no channel speaks."""
+    longest_monologue_s: float
+    tone_share: float
+    """A channel carries a steady tone and none speaks."""
+
+    @property
+    def speech_s(self) -> float:
+        """The longest speech of a channel, in seconds."""
+        return max((channel.speech_s for channel in self.channels), default=0.0)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a document for the database: the same names, tuples as lists."""
+        return asdict(self) | {"channels": [asdict(channel) for channel in self.channels]}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioProbe:
+    """A recording's header and measures. What the header can say has ffprobe's names and values."""
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    bit_rate: int
+    stated_duration_s: float
+    """ffprobe's duration: what the header says. `duration_s` is what counts and what is paid for."""
+    duration_s: float
+    """What the decoder gives, as players show it."""
+    bytes: int
+    sha256: str
+    measures: Measures
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def peak_dbfs(self) -> tuple[float, ...]:
+        """The loudest sample of each channel, decibels below full scale, -120 for digital silence."""
+        return tuple(channel.peak_dbfs for channel in self.measures.channels)
+
+    def is_silent(self, threshold_dbfs: float = SILENCE_DBFS) -> bool:
+        """Whether no channel ever reaches the threshold, so that nothing can be recognised."""
+        return all(peak < threshold_dbfs for peak in self.peak_dbfs)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What to upload and how to describe it; `path` is the recording itself where it needs no change."""
+
+    path: Path
+    encoding: Encoding
+    sample_rate: int
+    channels: int
