@@ -112,7 +112,9 @@ def _syllable(chance: np.random.Generator, pitch: float, seconds: float) -> Soun
     formants = (chance.uniform(300, 800), chance.uniform(900, 2200), chance.uniform(2300, 3000))
     sound = np.zeros(len(time))
     for number in range(1, int(3400 / pitch)):
-        loud = sum(10 ** (-3 * order / 10) / (1 + ((number * pitch - at) / 90) ** 2) for order, at in enumerate(formants))
+        loud = sum(
+            10 ** (-3 * order / 10) / (1 + ((number * pitch - at) / 90) ** 2) for order, at in enumerate(formants)
+        )
         sound += loud * np.cos(number * phase + number**2)
     sound *= np.sin(np.pi * np.minimum(1, time / seconds * 1.05)) ** 0.5
     if chance.random() < 0.35:
@@ -132,7 +134,9 @@ def noise(chance: np.random.Generator, seconds: float, dbfs: float, *, slope: fl
 def hum(seconds: float, dbfs: float) -> Sound:
     """The mains: 50 Hz and its odd overtones."""
     time = np.arange(round(seconds * RATE)) / RATE
-    return at_level(sum(np.sin(2 * np.pi * 50 * n * time) / n for n in (1, 3, 5, 7)).astype(np.float32), dbfs)
+    return at_level(
+        np.stack([np.sin(2 * np.pi * 50 * n * time) / n for n in (1, 3, 5, 7)]).sum(axis=0).astype(np.float32), dbfs
+    )
 
 
 def tone(seconds: float, dbfs: float, *hertz: float) -> Sound:
@@ -169,13 +173,17 @@ def music(chance: np.random.Generator, seconds: float, dbfs: float) -> Sound:
 
 
 def dialog(
-    chance: np.random.Generator, seconds: float, clips: Sequence[Sound] = (), *, levels: tuple[float, float] = (-20, -20)
+    chance: np.random.Generator,
+    seconds: float,
+    clips: Sequence[Sound] = (),
+    *,
+    levels: tuple[float, float] = (-20, -20),
 ) -> tuple[Line, Line]:
     """Two lines that take turns, now and then at once. Without `clips` the voices are made."""
     lines = (Line(seconds), Line(seconds))
     now, side = chance.uniform(0.3, 1.5), int(chance.integers(2))
     while True:
-        clip = clips[chance.integers(len(clips))] if clips else voice(chance, chance.uniform(0.8, 6))
+        clip = clips[int(chance.integers(len(clips)))] if clips else voice(chance, chance.uniform(0.8, 6))
         end = now + len(clip) / RATE
         if end > seconds - 0.2:
             return lines
@@ -185,7 +193,9 @@ def dialog(
         now = max(end + (-0.4 if chance.random() < 0.15 else chance.uniform(0.2, 1.8)), own_last + 0.6)
 
 
-def write(path: Path, channels: Sequence[Sound], *, codec: str = "libmp3lame", bit_rate: int = 32_000, joint: bool = True) -> Path:
+def write(
+    path: Path, channels: Sequence[Sound], *, codec: str = "libmp3lame", bit_rate: int = 32_000, joint: bool = True
+) -> Path:
     """Encode the channels at 8000 Hz; the suffix is the container."""
     layout = "stereo" if len(channels) == 2 else "mono"
     samples = np.clip(np.round(np.stack(channels) * 32768), -32768, 32767).astype(np.int16)
