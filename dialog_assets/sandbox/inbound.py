@@ -1,13 +1,14 @@
 """VoiceKit's `inbound` storage: the S3 calls that it offers, and refusals of all others (facts/voicekit.md 3.2).
 
-Here: PutObject, HeadObject, ListObjects, GetBucketLocation, GetBucketVersioning and multipart uploads, path style, bytes in
-memory. Not here: signatures (`inbound_signature`), and reading objects for recognition, which is a look into `objects`.
+Here: PutObject, HeadObject, ListObjects, GetBucketLocation, GetBucketVersioning and multipart uploads, path style. Each account
+sees its own objects only. Not here: signatures (`inbound_signature`), contents and their five days (`inbound_objects`).
 
 CRC checksums (x-amz-checksum-*, x-amz-sdk-checksum-algorithm, aws-chunked trailers) are refused, because it is unknown
 whether the real service takes them and a client must not rely on it.
 
-Fault kinds of service "voicekit"; the label is the call's name, such as PutObject: storage_unavailable (503), storage_slow
-(`value` seconds before the answer), storage_lost (the answer is good but the object is not there, as after its 5 days).
+Fault kinds of service "voicekit"; the label is the call's name and the object's, such as "PutObject acme/7.mp3":
+storage_unavailable (503, nothing was done), storage_unavailable_after (503 although it was done), storage_slow (`value` seconds
+before the answer), storage_lost (the answer is good but the object is not there, as after its 5 days).
 Books, service "voicekit": counts by call, "uploads", "upload_bytes".
 """
 
@@ -17,7 +18,7 @@ import asyncio
 import base64
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -30,13 +31,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dialog_assets.sandbox.books import Books
-from dialog_assets.sandbox.faults import Faults
-from dialog_assets.sandbox.inbound_signature import SignatureError, check_signature
+from dialog_assets.sandbox.clock import Clock
+from dialog_assets.sandbox.faults import Fault, Faults
+from dialog_assets.sandbox.inbound_objects import Contents, Objects, Span, Writing, whole_sha256
+from dialog_assets.sandbox.inbound_signature import UNSIGNED, SignatureError, check_signature
 
 SERVICE = "voicekit"
 BUCKET = "inbound"
 MIN_PART = 5 * 1024 * 1024
 LIST_LIMIT = 1000
+BODY_LIMIT = 2_000_000
+"""Bytes of a body that is not an object's: a list of 10,000 parts fits."""
+
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 METHODS = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"]
 
@@ -62,27 +68,66 @@ class _S3Error(Exception):
         super().__init__(text)
 
 
+_UNAVAILABLE = _S3Error(503, "ServiceUnavailable", "Please try again.")
+
+
+@dataclass(frozen=True)
+class _Part:
+    span: Span
+    etag: str
+
+
 @dataclass
 class _Upload:
     key: str
-    parts: dict[int, bytes] = field(default_factory=dict)
+    parts: dict[int, _Part] = field(default_factory=dict)
+
+
+@dataclass
+class _Account:
+    objects: Objects
+    uploads: dict[str, _Upload] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A call that was let in."""
+
+    request: Request
+    account: _Account
+    call: str
+    key: str
+    stream: AsyncIterator[bytes]
 
 
 class InboundStorage:
-    """The storage as an ASGI app. `objects` holds what has been uploaded, by raw object name; equal contents share memory."""
+    """The storage as an ASGI app; `other_keys` are further accounts (API key → secret), isolated from the first.
 
-    def __init__(self, api_key: str, books: Books, faults: Faults, *, secret_key: str, latency_ms: float = 0) -> None:
-        self.objects: dict[str, bytes] = {}
+    `objects` holds what the first account has uploaded, by raw object name.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        books: Books,
+        faults: Faults,
+        *,
+        secret_key: str,
+        other_keys: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        latency_ms: float = 0,
+    ) -> None:
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=METHODS)])
+        self._contents = Contents()
+        self._clock = clock or Clock()
+        self._secrets = {api_key: secret_key, **(other_keys or {})}
+        self._accounts = {key: _Account(Objects(self._contents, self._clock)) for key in self._secrets}
+        self.objects = self._accounts[api_key].objects
         self._api_key = api_key
-        self._secret_key = secret_key
         self._books = books
         self._faults = faults
         self._latency_s = latency_ms / 1000
-        self._uploads: dict[str, _Upload] = {}
-        self._contents: dict[str, bytes] = {}
-        self._written: dict[str, datetime] = {}
-        self._calls: dict[str, Callable[[Request, str, bytes], Awaitable[Response]]] = {
+        self._calls: dict[str, Callable[[_Asked], Awaitable[Response]]] = {
             "GetBucketLocation": self._location,
             "GetBucketVersioning": self._versioning,
             "ListObjects": self._list,
@@ -94,39 +139,46 @@ class InboundStorage:
             "AbortMultipartUpload": self._abort_upload,
         }
 
+    def objects_of(self, api_key: str) -> Objects:
+        """What an account has uploaded; KeyError for an unknown one."""
+        return self._accounts[api_key].objects
+
     def reset(self) -> None:
         """Forget every object and upload."""
-        self.objects.clear()
-        self._uploads.clear()
+        for account in self._accounts.values():
+            account.objects.clear()
+            account.uploads.clear()
         self._contents.clear()
-        self._written.clear()
 
-    def store(self, key: str, data: bytes) -> None:
-        """Put an object there, as an upload does."""
-        self.objects[key] = self._contents.setdefault(hashlib.sha256(data).hexdigest(), data)
-        self._written[key] = datetime.now(UTC)
+    def store(self, key: str, data: bytes, api_key: str | None = None) -> None:
+        """Put an object there, as an upload of the first or another account does."""
+        writing = Writing(self._contents, len(data))
+        writing.write(data)
+        objects = self.objects_of(api_key or self._api_key)
+        objects.put(key, (writing.span,), writing.sha256.hexdigest(), _quoted(writing.md5.hexdigest()))
 
     async def _answer(self, request: Request) -> Response:
-        body = await request.body()
+        stream = request.stream()
         try:
-            return await self._perform(request, body)
+            return await self._perform(request, stream)
         except (_S3Error, SignatureError) as refusal:
             status, code, text = refusal.status, refusal.code, refusal.text
+        # Who is still sending must be able to read the refusal.
+        async for _ in stream:
+            continue
         content = (
             f"<Error><Code>{code}</Code><Message>{escape(text)}</Message><RequestId>{uuid.uuid4()}</RequestId></Error>"
         )
         return Response("" if request.method == "HEAD" else _xml(content), status, media_type="application/xml")
 
-    async def _perform(self, request: Request, body: bytes) -> Response:
+    async def _perform(self, request: Request, stream: AsyncIterator[bytes]) -> Response:
         _refuse_checksums(request)
-        check_signature(
+        api_key = check_signature(
             request.method,
             request.scope["raw_path"].decode("ascii"),
             request.scope["query_string"].decode("ascii"),
             request.headers,
-            body,
-            access_key=self._api_key,
-            secret_key=self._secret_key,
+            secrets=self._secrets,
             now=datetime.now(UTC),
         )
         bucket, _, key = request.path_params["path"].partition("/")
@@ -134,24 +186,30 @@ class InboundStorage:
             raise _denied("ListBuckets")
         if bucket != BUCKET:
             raise _S3Error(404, "NoSuchBucket", f"The only bucket is {BUCKET}, path style.")
-        call = _call_of(request, key)
-        self._books.count(SERVICE, call)
-        slow = self._faults.strike(SERVICE, call, ["storage_slow"])
+        asked = _Asked(request, self._accounts[api_key], _call_of(request, key), key, stream)
+        self._books.count(SERVICE, asked.call)
+        slow = self._strike(asked, "storage_slow")
         delay = self._latency_s + (float(slow.value) if slow else 0)
         if delay:
             await asyncio.sleep(delay)
-        if self._faults.strike(SERVICE, call, ["storage_unavailable"]):
-            raise _S3Error(503, "ServiceUnavailable", "Please try again.")
-        return await self._calls[call](request, key, body)
+        if self._strike(asked, "storage_unavailable"):
+            raise _UNAVAILABLE
+        response = await self._calls[asked.call](asked)
+        if self._strike(asked, "storage_unavailable_after"):
+            raise _UNAVAILABLE
+        return response
 
-    async def _location(self, _request: Request, _key: str, _body: bytes) -> Response:
+    def _strike(self, asked: _Asked, kind: str) -> Fault | None:
+        return self._faults.strike(SERVICE, f"{asked.call} {asked.key}", [kind])
+
+    async def _location(self, _asked: _Asked) -> Response:
         return _xml_response(f'<LocationConstraint xmlns="{NAMESPACE}"/>')
 
-    async def _versioning(self, _request: Request, _key: str, _body: bytes) -> Response:
+    async def _versioning(self, _asked: _Asked) -> Response:
         return _xml_response(f'<VersioningConfiguration xmlns="{NAMESPACE}"/>')
 
-    async def _list(self, request: Request, _key: str, _body: bytes) -> Response:
-        query = request.query_params
+    async def _list(self, asked: _Asked) -> Response:
+        query, objects = asked.request.query_params, asked.account.objects
         prefix, marker, delimiter = query.get("prefix", ""), query.get("marker", ""), query.get("delimiter", "")
         limit_text = query.get("max-keys", str(LIST_LIMIT))
         if not limit_text.isdecimal():
@@ -161,14 +219,14 @@ class InboundStorage:
         encode = (lambda text: quote(text, safe="/")) if by_url else escape
         encoding = "<EncodingType>url</EncodingType>" if by_url else ""
         entries: list[tuple[str, str]] = []  # (name that the page is cut by, its XML)
-        for key in sorted(self.objects):
+        for key in sorted(objects):
             if not key.startswith(prefix):
                 continue
             head, cut, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
             name = f"{prefix}{head}{cut}" if cut else key
             if name <= marker or (entries and entries[-1][0] == name):
                 continue
-            entries.append((name, self._entry(name, encode(name), group=bool(cut))))
+            entries.append((name, self._entry(objects, name, encode(name), group=bool(cut))))
         page = entries[:limit]
         more = len(entries) > len(page)
         following = f"<NextMarker>{encode(page[-1][0])}</NextMarker>" if more and page and delimiter else ""
@@ -178,82 +236,110 @@ class InboundStorage:
             f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{''.join(xml for _, xml in page)}</ListBucketResult>"
         )
 
-    def _entry(self, name: str, shown: str, *, group: bool) -> str:
+    def _entry(self, objects: Objects, name: str, shown: str, *, group: bool) -> str:
         if group:
             return f"<CommonPrefixes><Prefix>{shown}</Prefix></CommonPrefixes>"
-        data, written = self.objects[name], self._written[name]
+        found = objects.stored(name)
+        if found is None:
+            return ""
         return (
-            f"<Contents><Key>{shown}</Key><LastModified>{written:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
-            f"<ETag>{escape(_etag(data))}</ETag><Size>{len(data)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            f"<Contents><Key>{shown}</Key><LastModified>{found.modified(self._clock):%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+            f"<ETag>{escape(found.etag)}</ETag><Size>{found.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
         )
 
-    async def _head(self, _request: Request, key: str, _body: bytes) -> Response:
-        data = self.objects.get(key)
-        if data is None:
+    async def _head(self, asked: _Asked) -> Response:
+        found = asked.account.objects.stored(asked.key)
+        if found is None:
             raise _S3Error(404, "NoSuchKey", "The object does not exist.")
-        written = self._written[key]
         headers = {
-            "etag": _etag(data),
-            "content-length": str(len(data)),
-            "last-modified": f"{written:%a, %d %b %Y %H:%M:%S} GMT",
+            "etag": found.etag,
+            "content-length": str(found.size),
+            "last-modified": f"{found.modified(self._clock):%a, %d %b %Y %H:%M:%S} GMT",
         }
         return Response(headers=headers, media_type="binary/octet-stream")
 
-    async def _put(self, request: Request, key: str, body: bytes) -> Response:
-        _check_md5(request, body)
-        self._accept("PutObject", key, body)
-        return Response(headers={"etag": _etag(body)})
+    async def _put(self, asked: _Asked) -> Response:
+        writing = await self._received(asked)
+        etag = _quoted(writing.md5.hexdigest())
+        self._accept(asked, (writing.span,), writing.sha256.hexdigest(), etag)
+        return Response(headers={"etag": etag})
 
-    async def _create_upload(self, _request: Request, key: str, _body: bytes) -> Response:
+    async def _received(self, asked: _Asked) -> Writing:
+        """The body on disk, once it is what its headers say."""
+        length = asked.request.headers.get("content-length", "")
+        if not length.isdecimal():
+            raise _S3Error(411, "MissingContentLength", "The length of the body must be given.")
+        writing = Writing(self._contents, int(length))
+        async for chunk in asked.stream:
+            writing.write(chunk)
+        _check_payload(asked.request, writing.sha256.hexdigest())
+        given = asked.request.headers.get("content-md5")
+        if given and given != base64.b64encode(writing.md5.digest()).decode():
+            raise _S3Error(400, "BadDigest", "Content-MD5 differs from the body's.")
+        return writing
+
+    async def _create_upload(self, asked: _Asked) -> Response:
         upload_id = uuid.uuid4().hex
-        self._uploads[upload_id] = _Upload(key)
+        asked.account.uploads[upload_id] = _Upload(asked.key)
         return _xml_response(
-            f'<InitiateMultipartUploadResult xmlns="{NAMESPACE}"><Bucket>{BUCKET}</Bucket><Key>{escape(key)}</Key>'
+            f'<InitiateMultipartUploadResult xmlns="{NAMESPACE}"><Bucket>{BUCKET}</Bucket><Key>{escape(asked.key)}</Key>'
             f"<UploadId>{upload_id}</UploadId></InitiateMultipartUploadResult>"
         )
 
-    async def _upload_part(self, request: Request, key: str, body: bytes) -> Response:
-        number = request.query_params["partNumber"]
+    async def _upload_part(self, asked: _Asked) -> Response:
+        number = asked.request.query_params["partNumber"]
         if not number.isdecimal() or not 1 <= int(number) <= 10_000:
             raise _S3Error(400, "InvalidArgument", "partNumber is not between 1 and 10000.")
-        _check_md5(request, body)
-        self._upload(request, key).parts[int(number)] = body
-        return Response(headers={"etag": _etag(body)})
+        upload = _upload(asked)
+        writing = await self._received(asked)
+        part = _Part(writing.span, _quoted(writing.md5.hexdigest()))
+        upload.parts[int(number)] = part
+        return Response(headers={"etag": part.etag})
 
-    async def _complete_upload(self, request: Request, key: str, body: bytes) -> Response:
-        upload = self._upload(request, key)
+    async def _complete_upload(self, asked: _Asked) -> Response:
+        body = b""
+        async for chunk in asked.stream:
+            body += chunk
+            if len(body) > BODY_LIMIT:
+                raise _S3Error(400, "MalformedXML", "The list of parts is too long.")
+        _check_payload(asked.request, hashlib.sha256(body).hexdigest())
+        upload = _upload(asked)
         listed = _listed_parts(body)
-        if any(number not in upload.parts or _etag(upload.parts[number]) != etag for number, etag in listed):
+        if any(number not in upload.parts or upload.parts[number].etag != etag for number, etag in listed):
             raise _S3Error(400, "InvalidPart", "A listed part was not uploaded, or its ETag differs.")
         if [number for number, _ in listed] != sorted({number for number, _ in listed}):
             raise _S3Error(400, "InvalidPartOrder", "The parts are not listed in ascending order.")
         parts = [upload.parts[number] for number, _ in listed]
-        if any(len(part) < MIN_PART for part in parts[:-1]):
+        if any(part.span[1] < MIN_PART for part in parts[:-1]):
             raise _S3Error(400, "EntityTooSmall", "A part other than the last is smaller than 5 MB.")
-        self._accept("CompleteMultipartUpload", key, b"".join(parts))
-        del self._uploads[request.query_params["uploadId"]]
-        etag = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts), usedforsecurity=False)  # noqa: S324
+        spans = tuple(part.span for part in parts)
+        sha256 = await asyncio.to_thread(whole_sha256, self._contents, spans)
+        hashes = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
+        etag = _quoted(f"{hashlib.md5(hashes, usedforsecurity=False).hexdigest()}-{len(parts)}")
+        self._accept(asked, spans, sha256, etag)
+        asked.account.uploads.pop(asked.request.query_params["uploadId"], None)
         return _xml_response(
-            f'<CompleteMultipartUploadResult xmlns="{NAMESPACE}"><Bucket>{BUCKET}</Bucket><Key>{escape(key)}</Key>'
-            f"<ETag>&quot;{etag.hexdigest()}-{len(parts)}&quot;</ETag></CompleteMultipartUploadResult>"
+            f'<CompleteMultipartUploadResult xmlns="{NAMESPACE}"><Bucket>{BUCKET}</Bucket><Key>{escape(asked.key)}</Key>'
+            f"<ETag>{escape(etag)}</ETag></CompleteMultipartUploadResult>"
         )
 
-    async def _abort_upload(self, request: Request, key: str, _body: bytes) -> Response:
-        self._upload(request, key)
-        del self._uploads[request.query_params["uploadId"]]
+    async def _abort_upload(self, asked: _Asked) -> Response:
+        _upload(asked)
+        del asked.account.uploads[asked.request.query_params["uploadId"]]
         return Response(status_code=204)
 
-    def _upload(self, request: Request, key: str) -> _Upload:
-        upload = self._uploads.get(request.query_params["uploadId"])
-        if upload is None or upload.key != key:
-            raise _S3Error(404, "NoSuchUpload", "The multipart upload does not exist.")
-        return upload
-
-    def _accept(self, call: str, key: str, data: bytes) -> None:
+    def _accept(self, asked: _Asked, spans: tuple[Span, ...], sha256: str, etag: str) -> None:
         self._books.count(SERVICE, "uploads")
-        self._books.count(SERVICE, "upload_bytes", len(data))
-        if not self._faults.strike(SERVICE, call, ["storage_lost"]):
-            self.store(key, data)
+        self._books.count(SERVICE, "upload_bytes", sum(length for _, length in spans))
+        if not self._strike(asked, "storage_lost"):
+            asked.account.objects.put(asked.key, spans, sha256, etag)
+
+
+def _upload(asked: _Asked) -> _Upload:
+    upload = asked.account.uploads.get(asked.request.query_params["uploadId"])
+    if upload is None or upload.key != asked.key:
+        raise _S3Error(404, "NoSuchUpload", "The multipart upload does not exist.")
+    return upload
 
 
 def _call_of(request: Request, key: str) -> str:
@@ -284,10 +370,9 @@ def _refuse_checksums(request: Request) -> None:
         )
 
 
-def _check_md5(request: Request, body: bytes) -> None:
-    given = request.headers.get("content-md5")
-    if given and given != base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode():
-        raise _S3Error(400, "BadDigest", "Content-MD5 differs from the body's.")
+def _check_payload(request: Request, sha256: str) -> None:
+    if request.headers["x-amz-content-sha256"] not in (UNSIGNED, sha256):
+        raise _S3Error(400, "XAmzContentSHA256Mismatch", "x-amz-content-sha256 differs from the body's.")
 
 
 def _listed_parts(body: bytes) -> list[tuple[int, str]]:
@@ -301,11 +386,11 @@ def _listed_parts(body: bytes) -> list[tuple[int, str]]:
         found = []
     if not found:
         raise _S3Error(400, "MalformedXML", "The list of parts cannot be read or is empty.")
-    return [(number, f'"{etag}"') for number, etag in found]
+    return [(number, _quoted(etag)) for number, etag in found]
 
 
-def _etag(data: bytes) -> str:
-    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+def _quoted(etag: str) -> str:
+    return f'"{etag}"'
 
 
 def _denied(call: str) -> _S3Error:

@@ -28,19 +28,19 @@ def check_signature(
     raw_path: str,
     query: str,
     headers: Mapping[str, str],
-    body: bytes,
     *,
-    access_key: str,
-    secret_key: str,
+    secrets: Mapping[str, str],
     now: datetime,
-) -> None:
-    """Return if the request (header names in lower case, path and query as sent) is signed with the keys, else SignatureError.
+) -> str:
+    """The access key that signed the request (header names in lower case, path and query as sent), else SignatureError.
 
-    The access key may hold `/`, so the credential is read from the right: its last four parts are date, _region, service, end.
+    `secrets` holds each access key's secret. An access key may hold `/`, so the credential is read from the right: its last
+    four parts are date, region, service, end. Whether x-amz-content-sha256 is the body's is left to who reads the body.
     """
     fields = _fields(headers.get("authorization", ""))
     key, *scope = fields["Credential"].rsplit("/", 4)
-    if key != access_key:
+    secret_key = secrets.get(key)
+    if secret_key is None:
         raise SignatureError("InvalidAccessKeyId", "The access key is not known here.")
     date, _region, service, end = scope
     moment = headers.get("x-amz-date", "")
@@ -48,13 +48,12 @@ def check_signature(
     if (service, end) != ("s3", "aws4_request") or not moment.startswith(date):
         raise SignatureError("AuthorizationHeaderMalformed", "The credential's scope is not of S3 and this day.", 400)
     payload = headers.get("x-amz-content-sha256", "")
-    if payload != UNSIGNED and payload != hashlib.sha256(body).hexdigest():
-        raise SignatureError(
-            "XAmzContentSHA256Mismatch", "x-amz-content-sha256 is missing or differs from the body's.", 400
-        )
+    if not payload:
+        raise SignatureError("MissingSecurityHeader", "x-amz-content-sha256 is missing.", 400)
     signed = fields["SignedHeaders"].split(";")
-    if "host" not in signed:
-        raise SignatureError("SignatureDoesNotMatch", "The header host must be signed.")
+    unsigned = [name for name in headers if name.startswith("x-amz-") and name not in signed]
+    if "host" not in signed or unsigned:
+        raise SignatureError("AccessDenied", f"The header {(unsigned or ['host'])[0]} must be signed.")
     canonical = "\n".join(
         (
             method,
@@ -72,6 +71,7 @@ def check_signature(
     expected = hmac.new(signing_key, text.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected, fields["Signature"]):
         raise SignatureError("SignatureDoesNotMatch", "The signature is not that of this request and the secret key.")
+    return key
 
 
 def _fields(authorization: str) -> dict[str, str]:

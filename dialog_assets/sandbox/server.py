@@ -112,7 +112,9 @@ class Sandbox:
         self.clock = Clock()
         self.addresses: dict[str, str] = {}
         self.environment: dict[str, str] = {}
-        self.inbound = InboundStorage(VOICEKIT_API_KEY, self.books, self.faults, secret_key=VOICEKIT_SECRET_KEY)
+        self.inbound = InboundStorage(
+            VOICEKIT_API_KEY, self.books, self.faults, secret_key=VOICEKIT_SECRET_KEY, clock=self.clock
+        )
         self.s3 = S3Server()
         self._host = host
         self._ports = {

@@ -55,7 +55,7 @@ from dialog_assets.sandbox.voicekit_auth import RefusedError, check_token
 from dialog_assets.sandbox.voicekit_behaviour import AFTER, BEFORE, MANNERS, QUOTA_TEXT, Behaviour, failure
 from dialog_assets.sandbox.voicekit_manner import CHANGES, garbage, ordered
 from dialog_assets.sandbox.voicekit_operations import Operations, Outcome, check_filter, exact_id, matches
-from dialog_assets.sandbox.voicekit_recognition import Audio, Recogniser, check_config
+from dialog_assets.sandbox.voicekit_recognition import Audio, Content, Recogniser, Sound, check_config
 from dialog_assets.sandbox.world.model import World
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2
@@ -242,7 +242,7 @@ class VoiceKitServer:
         rpc = "LongRunningRecognize"
         async with self._call(context, STT, rpc, request.audio.uri.removeprefix(URI_PREFIX)) as call:
             check_config(request.config)
-            data = self._audio(request.audio)
+            data = self._audio(call, request.audio)
             audio: Audio | None = None
             outcome: Outcome
             if isinstance(data, RefusedError):
@@ -376,18 +376,18 @@ class VoiceKitServer:
             self.operations.cancel(call.api_key, exact_id(request.filter))
             return Empty()
 
-    def _audio(self, audio: stt_pb2.RecognitionAudio) -> bytes | RefusedError:
-        """The audio's bytes, or why an object cannot be had; RefusedError (3) is raised for a malformed request."""
+    def _audio(self, call: _Call, audio: stt_pb2.RecognitionAudio) -> Sound | RefusedError:
+        """The audio, or why an object cannot be had; RefusedError (3) is raised for a malformed request."""
         source = audio.WhichOneof("audio_source")
         if source == "content" and audio.content:
-            return audio.content
+            return Content(audio.content)
         if source != "uri" or not audio.uri.strip():
             raise _invalid("audio has neither content nor uri")
         name = audio.uri.removeprefix(URI_PREFIX)
         if not name or name == audio.uri:
             raise _invalid(f"audio.uri does not begin with {URI_PREFIX}")
-        data = self._inbound.objects.get(name)
-        return RefusedError(grpc.StatusCode.NOT_FOUND, "audio.uri: no such object") if data is None else data
+        stored = self._inbound.objects_of(call.api_key).stored(name)
+        return RefusedError(grpc.StatusCode.NOT_FOUND, "audio.uri: no such object") if stored is None else stored
 
     def _verdict(self, problem: RefusedError) -> longrunning_pb2.Status:
         if self.behaviour.bad_audio == "refused":
@@ -404,7 +404,7 @@ class VoiceKitServer:
     ) -> stt_pb2.RecognizeResponse:
         if not data:
             raise _invalid("audio has no content")
-        audio = await self._recogniser.examine(config, data)
+        audio = await self._recogniser.examine(config, Content(data))
         problem = self._problem(audio)
         if problem is not None:
             raise problem

@@ -11,10 +11,14 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import grpc
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
 
 class RefusedError(Exception):
@@ -44,10 +48,10 @@ def check_token(authorization: str | None, service: str, secrets: Mapping[str, s
     if not isinstance(api_key, str) or api_key not in secrets:
         raise _refused("unknown api key in token header kid")
     expected = hmac.new(
-        decode_segment(secrets[api_key]), f"{segments[0]}.{segments[1]}".encode(), hashlib.sha256
+        decode_secret(secrets[api_key]), f"{segments[0]}.{segments[1]}".encode(), hashlib.sha256
     ).digest()
     try:
-        signature = decode_segment(segments[2])
+        signature = _segment(segments[2])
     except ValueError:
         raise _refused("signature validation failed") from None
     if not hmac.compare_digest(expected, signature):
@@ -56,7 +60,7 @@ def check_token(authorization: str | None, service: str, secrets: Mapping[str, s
     return api_key
 
 
-def decode_segment(text: str) -> bytes:
+def decode_secret(text: str) -> bytes:
     """Bytes of base64 in the standard or the URL-safe alphabet, padded or not; ValueError if it is neither."""
     plain = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
@@ -65,13 +69,20 @@ def decode_segment(text: str) -> bytes:
         raise ValueError("not base64") from error
 
 
+def _segment(text: str) -> bytes:
+    """Bytes of a token's segment: base64url only, without padding or with all of it; ValueError if it is neither."""
+    if not _SEGMENT.fullmatch(text) or (text.endswith("=") and len(text) % 4):
+        raise ValueError("not base64url")
+    return decode_secret(text)
+
+
 def _check_claims(claims: dict[str, Any], service: str, now: float) -> None:
     if not _is_number(claims.get("exp")):
         raise _refused("token has no exp")
     if claims["exp"] <= now:
         raise _refused("token is expired")
-    if _is_number(claims.get("nbf")) and claims["nbf"] > now:
-        raise _refused("token is not valid yet")
+    if "nbf" in claims and not (_is_number(claims["nbf"]) and claims["nbf"] <= now):
+        raise _refused("token is not valid yet, or its nbf is not a time")
     audience = claims.get("aud")
     if not any(isinstance(one, str) and _covers(one, service) for one in _listed(audience)):
         raise _refused(f"token aud does not cover {service}")
@@ -88,12 +99,12 @@ def _listed(value: object) -> list[object]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _json(segment: str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(decode_segment(segment))
+        value = json.loads(_segment(segment))
     except ValueError:
         raise _refused(f"token {what} is not base64url JSON") from None
     if not isinstance(value, dict):

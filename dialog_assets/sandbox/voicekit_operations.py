@@ -48,8 +48,15 @@ class _Operation:
     finished_at: datetime | None = None
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     listed_at: float = 0.0  # the event loop's time from which listings show it
+    shown: longrunning_pb2.Operation | None = field(default=None, repr=False)
 
     def message(self) -> longrunning_pb2.Operation:
+        """How clients see it; made anew only when the state has changed, as answers are large and asked for often."""
+        if self.shown is None or self.shown.state != self.state:
+            self.shown = self._made()
+        return self.shown
+
+    def _made(self) -> longrunning_pb2.Operation:
         shown = longrunning_pb2.Operation(
             id=self.id, group=self.group, state=self.state, x_client_request_id=self.request_id
         )

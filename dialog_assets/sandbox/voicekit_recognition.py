@@ -13,6 +13,8 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import BinaryIO, Protocol
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -27,6 +29,42 @@ MAX_ALTERNATIVES = 15
 STREAMING_ONLY = (stt_pb2.RAW_AAC_LC, stt_pb2.RAW_ER_AAC_LD)
 CODECS: dict[int, tuple[str, ...]] = {stt_pb2.MPEG_AUDIO: ("mp3", "mp3float"), stt_pb2.ADTS_AAC: ("aac",)}
 SAMPLE_BYTES: dict[int, int] = {stt_pb2.LINEAR16: 2, stt_pb2.MULAW: 1, stt_pb2.ALAW: 1}
+
+
+class Sound(Protocol):
+    """Bytes to be recognised, wherever they are."""
+
+    @property
+    def sha256(self) -> str:
+        """Their hash."""
+
+    @property
+    def size(self) -> int:
+        """Their number."""
+
+    def open(self) -> BinaryIO:
+        """Them as a file."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A sound in memory."""
+
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Its hash."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def open(self) -> BinaryIO:
+        """It as a file."""
+        return io.BytesIO(self.data)
 
 
 @dataclass(frozen=True)
@@ -87,14 +125,15 @@ class Recogniser:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._recordings: dict[str, Recording] | None = None
+        self._by_size: dict[int, list[Recording]] | None = None
+        self._recordings: dict[str, Recording] = {}
         self._probes: dict[str, _Probe | None] = {}
         self._lock = asyncio.Lock()
 
-    async def examine(self, config: stt_pb2.RecognitionConfig, data: bytes) -> Audio:
-        """What `data` is, and whether `config` tells the truth about it."""
+    async def examine(self, config: stt_pb2.RecognitionConfig, sound: Sound) -> Audio:
+        """What `sound` is, and whether `config` tells the truth about it."""
         async with self._lock:
-            return await asyncio.to_thread(self._examine, config, data)
+            return await asyncio.to_thread(self._examine, config, sound)
 
     def recognise(
         self, config: stt_pb2.RecognitionConfig, audio: Audio, order: Order = "varied"
@@ -112,18 +151,20 @@ class Recogniser:
             results=[_result(config, phrase, chance) for phrase in _ordered(phrases, order, audio.sha256, chance)]
         )
 
-    def _examine(self, config: stt_pb2.RecognitionConfig, data: bytes) -> Audio:
-        sha256 = hashlib.sha256(data).hexdigest()
-        recording = self._known().get(sha256)
+    def _examine(self, config: stt_pb2.RecognitionConfig, sound: Sound) -> Audio:
+        sha256 = sound.sha256
+        recording = self._known(sound)
         width = SAMPLE_BYTES.get(config.encoding)
         if width is not None:
-            seconds = len(data) / (config.sample_rate_hertz * config.num_channels * width)
+            seconds = sound.size / (config.sample_rate_hertz * config.num_channels * width)
             return Audio(sha256, seconds, recording, None)
         codecs = CODECS.get(config.encoding)
         if codecs is None:
             return Audio(sha256, 0.0, recording, None)
         if sha256 not in self._probes:
-            self._probes[sha256] = _probe(data)
+            known_ms = recording.duration_ms if recording is not None else 0
+            with sound.open() as file:
+                self._probes[sha256] = _probe(file, known_ms / 1000)
         probe = self._probes[sha256]
         if probe is None or (recording is not None and recording.content == "damaged"):
             return Audio(sha256, 0.0, recording, "audio cannot be decoded")
@@ -131,18 +172,20 @@ class Recogniser:
         pace = probe.sample_rate * probe.channels / (config.sample_rate_hertz * config.num_channels)
         return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
-    def _known(self) -> dict[str, Recording]:
-        if self._recordings is None:
+    def _known(self, sound: Sound) -> Recording | None:
+        """The world's recording of these bytes. Only recordings of their size are read, since a world may hold thousands."""
+        if self._by_size is None:
             by_path = {
                 recording.path: recording
                 for portal in self._world.portals.values()
                 for recording in portal.recordings.values()
             }
-            self._recordings = {
-                hashlib.sha256(recording.read(0, recording.size or 0)).hexdigest(): recording
-                for recording in by_path.values()
-            }
-        return self._recordings
+            self._by_size = {}
+            for recording in by_path.values():
+                self._by_size.setdefault(recording.size or 0, []).append(recording)
+        for recording in self._by_size.pop(sound.size, ()):
+            self._recordings[hashlib.sha256(recording.read(0, sound.size)).hexdigest()] = recording
+        return self._recordings.get(sound.sha256)
 
 
 def _ordered(phrases: Sequence[Phrase], order: Order, sha256: str, chance: random.Random) -> list[Phrase]:
@@ -166,12 +209,15 @@ def _mismatch(config: stt_pb2.RecognitionConfig, probe: _Probe, codecs: tuple[st
     return None
 
 
-def _probe(data: bytes) -> _Probe | None:
-    """Codec, rate, channels and length of a file in memory; None if it is not audio that can be decoded."""
+def _probe(file: BinaryIO, seconds: float) -> _Probe | None:
+    """Codec, rate, channels and length of a file; None if it is not audio that can be decoded.
+
+    Only where the length is not known (0) all of the file is decoded, which takes a third of a millisecond a second.
+    """
     import av
 
     try:
-        with av.open(io.BytesIO(data), mode="r") as container:
+        with av.open(file, mode="r") as container:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]
@@ -186,11 +232,12 @@ def _probe(data: bytes) -> _Probe | None:
                     continue
                 for frame in frames:
                     samples += frame.samples
+                if frame is not None and seconds:
+                    break
             if frame is None:
                 return None
-            return _Probe(
-                stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, samples / frame.sample_rate
-            )
+            length = seconds or samples / frame.sample_rate
+            return _Probe(stream.codec_context.name, frame.sample_rate, frame.layout.nb_channels, length)
     except (av.FFmpegError, ValueError):
         return None
 

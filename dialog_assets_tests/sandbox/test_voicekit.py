@@ -13,7 +13,7 @@ import pytest
 
 from dialog_assets.sandbox.voicekit import OPERATIONS, QUOTA_TEXT, STT, URI_PREFIX
 from dialog_assets.sandbox.voicekit_auth import RefusedError, check_token
-from dialog_assets.sandbox.voicekit_recognition import Recogniser
+from dialog_assets.sandbox.voicekit_recognition import Content, Recogniser
 from dialog_assets.sandbox.world import load_world
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2 as lr
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2 as stt
@@ -45,6 +45,17 @@ def test_token_accepted(audience: Any, *, padded: bool) -> None:
     assert check_token(given, STT, {API_KEY: SECRET}, now=0) == API_KEY
 
 
+def test_times_of_a_token() -> None:
+    """Times may be fractions of a second, and each is held to the moment."""
+    given = f"Bearer {token('tinkoff.cloud.stt', exp=1000.5, nbf=990.5)}"
+    for now, accepted in ((990.4, False), (990.5, True), (1000.4, True), (1000.5, False)):
+        if accepted:
+            assert check_token(given, STT, {API_KEY: SECRET}, now=now) == API_KEY
+        else:
+            with pytest.raises(RefusedError):
+                check_token(given, STT, {API_KEY: SECRET}, now=now)
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
@@ -56,11 +67,19 @@ def test_token_accepted(audience: Any, *, padded: bool) -> None:
         (f"Bearer {token('tinkoff.cloud.stt', secret=SECRET.encode())}", "signature validation failed"),
         (f"Bearer {token('tinkoff.cloud.stt', expires_in=-1)}", "expired"),
         (f"Bearer {token('tinkoff.cloud.stt', exp='soon')}", "no exp"),
+        (f"Bearer {token('tinkoff.cloud.stt', exp=float('nan'))}", "no exp"),
+        (f"Bearer {token('tinkoff.cloud.stt', nbf=time.time() + 60)}", "not valid yet"),
+        (f"Bearer {token('tinkoff.cloud.stt', nbf='now')}", "not valid yet"),
+        (f"Bearer {token('tinkoff.cloud.stt')}==", "signature validation failed"),
+        (f"Bearer {token('tinkoff.cloud.stt').replace('.', '.+', 1)}", "base64url JSON"),
+        (f"Bearer {token('tinkoff.cloud.stt.v1.SpeechToTex')}", "aud"),
+        (f"Bearer {token('tinkoff.cloud.stt.')}", "aud"),
+        (f"Bearer {token([])}", "aud"),
         (f"Bearer {token('tinkoff.cloud.longrunning')}", "aud"),
         (f"Bearer {token('tinkoff.cloud')}", "aud"),
         (f"Bearer {token('tinkoff.cloud.s')}", "aud"),
     ],
-    ids=range(11),  # a token differs at every collection
+    ids=range(19),  # a token differs at every collection
 )
 def test_token_refused(given: str | None, text: str) -> None:
     """A token that is missing, mangled, signed with the secret's text, expired or of another service is refused with 16."""
@@ -409,7 +428,7 @@ def test_whole_world_is_heard() -> None:
         assert recordings
         for path, recording in recordings.items():
             config = configured(channels=recording.channels)
-            audio = await recogniser.examine(config, path.read_bytes())
+            audio = await recogniser.examine(config, Content(path.read_bytes()))
             if recording.content == "damaged":
                 assert audio.problem, path
                 continue

@@ -131,7 +131,10 @@ class Bench:
 
     def __init__(self, world: World, behaviour: Behaviour) -> None:
         self.books, self.faults, self.clock = Books(), Faults(), Clock()
-        self.inbound = InboundStorage(API_KEY, self.books, self.faults, secret_key=SECRET)
+        others = {OTHER_KEY: OTHER_SECRET}
+        self.inbound = InboundStorage(
+            API_KEY, self.books, self.faults, secret_key=SECRET, other_keys=others, clock=self.clock
+        )
         self.files = {call.id: call.recording.path.read_bytes() for call in world.portals["p"].calls if call.recording}
         self.server = VoiceKitServer(
             world,
@@ -141,7 +144,7 @@ class Bench:
             self.clock,
             API_KEY,
             SECRET,
-            other_keys={OTHER_KEY: OTHER_SECRET},
+            other_keys=others,
             behaviour=behaviour,
         )
         self.channel: grpc.aio.Channel
@@ -164,7 +167,7 @@ class Bench:
 
     async def submit(self, number: int, *, group: str = "", config: Any = None, **options: Any) -> lr.Operation:
         """Upload recording `number` and ask for its recognition by URI."""
-        self.inbound.store(f"{number}.mp3", self.files[number])
+        self.inbound.store(f"{number}.mp3", self.files[number], options.get("key"))
         return await self.submit_audio(
             stt.RecognitionAudio(uri=f"{URI_PREFIX}{number}.mp3"),
             group=group,
