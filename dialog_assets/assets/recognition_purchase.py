@@ -6,11 +6,11 @@ of the recogniser, and when (transcripts.py).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from dialog_assets.assets.steps import CallItem, StepRun
+from dialog_assets.assets.steps import StepRun
 from dialog_assets.speech.port import Label
 from dialog_assets.speech.prices import recognition_cost
 from dialog_assets.store import ledger
@@ -20,6 +20,8 @@ from dialog_assets.store.recogniser_slots import UNCLEAR, Slots
 Way = Literal["deferred", "immediate"]
 """Deferred recognition, or Recognize; also the ledger's `model`."""
 
+WAYS: tuple[Way, ...] = ("deferred", "immediate")
+
 KEPT_FOR = timedelta(days=5)
 """How long a finished operation's result can be had."""
 
@@ -28,30 +30,37 @@ UNCLEAR_ANSWER = "unclear"
 
 
 class Purchase:
-    """One recording bought in one `way`; `audio` is its row of audio_files."""
+    """The recording of `call_id`, of so many seconds, bought in one `way`; `input_key` names its bytes."""
 
-    def __init__(self, run: StepRun, item: CallItem, recogniser: str, audio: Row, slots: Slots, way: Way) -> None:
+    def __init__(
+        self,
+        run: StepRun,
+        recogniser: str,
+        slots: Slots,
+        way: Way,
+        *,
+        call_id: int,
+        day: date,
+        input_key: str,
+        duration_s: Decimal,
+    ) -> None:
         self._run = run
-        self._item = item
         self._recogniser = recogniser
         self._portal = run.portal.portal
         self._slots = slots
         self.way = way
-        self.key = f"{recogniser}/{item.call_id}/{item.input_key}"
+        self._call_id = call_id
+        self._day = day
+        self.key = f"{recogniser}/{call_id}/{input_key}"
         speech = run.portal.speech
         rate = speech.rub_per_minute if way == "deferred" else speech.immediate_rub_per_minute
-        self.cost_rub = recognition_cost(float(audio["duration_s"]), rate)
-        self._bill: dict[str, Any] = {
-            "cost": self.cost_rub,
-            "currency": "RUB",
-            "audio_seconds": audio["duration_s"],
-        }
+        self.cost_rub = recognition_cost(float(duration_s), rate)
+        self._bill: dict[str, Any] = {"cost": self.cost_rub, "currency": "RUB", "audio_seconds": duration_s}
 
     def label(self, row: Row) -> Label:
-        """What the recogniser is to call this try."""
-        return Label(
-            f"{self._portal}-{self._item.call_id}-{row['id']}-{row['attempts']}", f"{self._portal}-{self._item.day}"
-        )
+        """What the recogniser is to call this try; a group for each call, so that looking into it costs one short list."""
+        group = f"{self._portal}-{self._call_id}"
+        return Label(f"{group}-{row['id']}-{row['attempts']}", group)
 
     async def open(self) -> Row | None:
         """The row that is not closed, of either way."""
@@ -98,8 +107,8 @@ class Purchase:
                     "vendor": self._recogniser,
                     "model": self.way,
                     "step": "transcripts",
-                    "day": self._item.day,
-                    "call_id": self._item.call_id,
+                    "day": self._day,
+                    "call_id": self._call_id,
                     "rub_rate": Decimal(1),
                 },
             )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from dialog_assets.assets.outcomes import outcome_of
-from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, Purchase, Way
+from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purchase, Way
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
 from dialog_assets.assets.temporary import work_folder
@@ -34,7 +34,7 @@ from dialog_assets.speech.errors import (
     UnexpectedAnswer,
 )
 from dialog_assets.speech.port import AudioFormat, Done, Failed, Label, Options, Pending, Recogniser, poll_delays
-from dialog_assets.store import audio_files
+from dialog_assets.store import audio_files, ledger
 from dialog_assets.store import transcripts as table
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.recogniser_slots import Slots
@@ -138,7 +138,7 @@ async def recognise(
                     life=timedelta(hours=speech.give_up_hours),
                 )
             )
-            for way in ("deferred", "immediate")
+            for way in WAYS
         }
         desk = Desk(
             run,
@@ -152,12 +152,52 @@ async def recognise(
             asyncio.Semaphore(speech.concurrency),
         )
 
+        await _take_stock(desk)
+
         async def one(item: CallItem) -> Outcome:
             async with run.pool.connection() as connection:
                 audio = await audio_files.get(connection, run.portal.portal, item.call_id)
             return await Recognition(desk, item, audio).outcome()
 
         await run.work(run.items(), one, concurrency=speech.concurrency + AHEAD)
+
+
+async def _take_stock(desk: Desk) -> None:
+    """Find out what became of submissions of which earlier runs did not hear, so that no stream is held for nothing.
+
+    What cannot be found out now is left to each recording's turn.
+    """
+    portal = desk.run.portal.portal
+    async with desk.run.pool.connection() as connection:
+        unheard = await ledger.unheard(connection, portal, "transcripts")
+
+    async def look(row: Row) -> None:
+        async with desk.run.pool.connection() as connection:
+            audio = await audio_files.get(connection, portal, row["call_id"])
+        recogniser, _, input_key = row["request_key"].split("/", 2)
+        purchase = Purchase(
+            desk.run,
+            recogniser,
+            desk.slots["deferred"],
+            "deferred",
+            call_id=row["call_id"],
+            day=row["day"],
+            input_key=input_key,
+            duration_s=audio["duration_s"],
+        )
+        async with desk.preparing:
+            try:
+                found = await desk.recogniser.find(purchase.label(row))
+            except SpeechError as error:
+                log.warning(
+                    "%s call %s: what became of its submission is not known yet: %s", portal, row["call_id"], error
+                )
+                return
+        await (purchase.free_slot() if found is None else purchase.accepted(found))
+
+    await asyncio.gather(*(look(row) for row in unheard if row["model"] == "deferred"))
+    for slots in desk.slots.values():
+        await slots.drop_unasked()
 
 
 class Recognition:
@@ -171,8 +211,17 @@ class Recognition:
         self._audio = audio
         self._portal = desk.run.portal.portal
         self._deferred, self._immediate = (
-            Purchase(desk.run, item, desk.recogniser.name, audio, desk.slots[way], way)
-            for way in ("deferred", "immediate")
+            Purchase(
+                desk.run,
+                desk.recogniser.name,
+                desk.slots[way],
+                way,
+                call_id=item.call_id,
+                day=item.day,
+                input_key=item.input_key,
+                duration_s=audio["duration_s"],
+            )
+            for way in WAYS
         )
         speech = desk.run.portal.speech
         self._options = Options(

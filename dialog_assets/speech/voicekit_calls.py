@@ -50,9 +50,7 @@ _Answer = TypeVar("_Answer", covariant=True)
 class Method(Protocol[_Request, _Answer]):
     """A unary method of a generated stub, which comes without types."""
 
-    def __call__(
-        self, request: _Request, *, timeout: float, metadata: Sequence[tuple[str, str]]
-    ) -> Awaitable[_Answer]:
+    def __call__(self, request: _Request, *, timeout: float, metadata: Sequence[tuple[str, str]]) -> Awaitable[_Answer]:
         """Send the request."""
         ...
 

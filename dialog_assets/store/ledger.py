@@ -87,6 +87,15 @@ async def accepted(
     )
 
 
+async def unheard(connection: Connection, portal: str, step: str) -> list[Row]:
+    """The requests of a step that were asked, or were about to be, and that the vendor has given no id for."""
+    cursor = await connection.execute(
+        "SELECT * FROM ledger WHERE portal = %s AND step = %s AND state = 'asked' AND vendor_request_id IS NULL",
+        [portal, step],
+    )
+    return await cursor.fetchall()
+
+
 async def asked_again(connection: Connection, portal: str, request_key: str) -> None:
     """Note that a request that did not arrive is sent once more under the name that it has: its time begins anew."""
     await connection.execute(

@@ -94,6 +94,22 @@ class Slots:
         async with self._line:
             return await self._ask(key) or await self._wait(key, until)
 
+    async def drop_unasked(self) -> None:
+        """Give back what earlier runs of this portal had taken, when nothing of it was submitted or can still be there."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                """
+                WITH freed AS (
+                    DELETE FROM recogniser_slots s
+                    WHERE account = %(account)s AND portal = %(portal)s AND operation_id IS NULL
+                        AND NOT EXISTS (SELECT FROM ledger l
+                            WHERE l.portal = s.portal AND l.request_key = s.request_key AND l.state = 'asked')
+                    RETURNING account)
+                SELECT pg_notify(%(channel)s, account) FROM freed
+                """,
+                {**self._whose, "channel": CHANNEL},
+            )
+
     async def hold(self, connection: Connection, key: str, operation_id: str) -> None:
         """Hold the slot for an operation that is at the vendor, whether or not there was one left for it."""
         await connection.execute(

@@ -256,7 +256,7 @@ def test_a_recording_becomes_a_transcript(database: str, portals: list[Portal], 
         await night.run()
         account, row = night.account, await night.ledger()
         assert account.submissions == [f"okna_sever-1-{row['id']}-1"]
-        assert set(account.groups.values()) == {"okna_sever-2026-03-02"}
+        assert set(account.groups.values()) == {"okna_sever-1"}
         assert (account.formats[0].encoding, account.formats[0].channels, account.formats[0].sample_rate) == (
             "mp3",
             2,
@@ -305,7 +305,8 @@ def test_killed_before_the_submission_arrived(database: str, portals: list[Porta
         await night.killed()
         await night.run()
         row = await night.ledger()
-        assert night.account.submissions == night.account.finds == [f"okna_sever-1-{row['id']}-1"]
+        assert night.account.submissions == [f"okna_sever-1-{row['id']}-1"]
+        assert set(night.account.finds) == set(night.account.submissions)
         assert (row["state"], row["attempts"]) == ("settled", 1)
 
     night(database, portals, recording, story)
@@ -735,7 +736,8 @@ def test_an_answer_outside_the_contract(database: str, portals: list[Portal], re
 
     async def story(night: Night) -> None:
         error = UnexpectedAnswer("odd")
-        night.account.answers = {"poll": [error], "fetch": [Done(error)], "phrases": []}[where]
+        broken: dict[str, list[Any]] = {"poll": [error], "fetch": [Done(error)], "phrases": []}
+        night.account.answers = broken[where]
         night.account.raw = {} if where == "phrases" else SPEECH
         await night.run()
         row = await night.step()
@@ -822,7 +824,7 @@ def test_a_small_recording_goes_in_the_message(database: str, portals: list[Port
     night(database, portals, recording, story)
 
 
-AT_ONCE = {"immediate_below_s": 60, "immediate_rub_per_minute": Decimal("0.48")}
+AT_ONCE: dict[str, Any] = {"immediate_below_s": 60, "immediate_rub_per_minute": Decimal("0.48")}
 AT_ONCE_PRICE = Decimal("0.496000")
 
 
