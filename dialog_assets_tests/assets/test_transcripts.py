@@ -813,6 +813,29 @@ def test_the_slot_is_held_while_the_operation_is_at_the_vendor(
     night(database, portals, recording, story)
 
 
+@pytest.mark.parametrize("arrives", [1, 0])
+def test_a_slot_of_a_killed_submission_keeps_nobody_waiting(
+    database: str, portals: list[Portal], recording: Path, arrives: int
+) -> None:
+    """Before others stand in line it is found out whether anything is at the vendor: if not, the slot is free at once."""
+
+    async def story(night: Night) -> None:
+        night.streams = 1
+        night.account.submit_breaks = [(bool(arrives), Killed())]
+        await night.killed()
+        assert await slots(night) == [("fake/1/sha1", True, None)]
+        await archived(night.pool, 2, 3)
+        async with night.pool.connection() as connection:
+            await connection.execute(
+                "UPDATE calls SET started_at = started_at + make_interval(hours => 1) WHERE call_id = 1"
+            )
+        await night.run(concurrency=1)
+        assert len(night.account.submissions) == 3
+        assert await slots(night) == []
+
+    night(database, portals, recording, story)
+
+
 def test_a_small_recording_goes_in_the_message(database: str, portals: list[Portal], recording: Path) -> None:
     """By setting; the file is there until it is submitted, and gone when the run has ended."""
 
