@@ -204,7 +204,13 @@ def doctor(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--bitrix-port", type=int, default=0, show_default="any free one", help="Bitrix24 REST and downloads.")
 @click.option("--bitrix-https-port", type=int, help="The same over https; 0 is any free one. Not served by default.")
 @click.option("--voicekit-port", type=int, default=0, show_default="any free one", help="VoiceKit gRPC, plaintext.")
+@click.option(
+    "--voicekit-tls-port",
+    type=int,
+    help="The same over TLS; must end in 443, 0 is any free such. Not served by default.",
+)
 @click.option("--inbound-port", type=int, default=0, show_default="any free one", help="VoiceKit's storage.")
+@click.option("--inbound-https-port", type=int, help="The same over https; 0 is any free one. Not served by default.")
 @click.option("--s3-port", type=int, default=0, show_default="any free one", help="S3.")
 @click.option("--llm-port", type=int, default=0, show_default="any free one", help="OpenAI, Anthropic, DeepSeek.")
 @click.option("--control-port", type=int, default=0, show_default="any free one", help="Books, faults, clock.")
@@ -217,7 +223,9 @@ def sandbox(
     bitrix_port: int,
     bitrix_https_port: int | None,
     voicekit_port: int,
+    voicekit_tls_port: int | None,
     inbound_port: int,
+    inbound_https_port: int | None,
     s3_port: int,
     llm_port: int,
     control_port: int,
@@ -247,7 +255,9 @@ def sandbox(
                 bitrix_port=bitrix_port,
                 bitrix_https_port=bitrix_https_port,
                 voicekit_port=voicekit_port,
+                voicekit_tls_port=voicekit_tls_port,
                 inbound_port=inbound_port,
+                inbound_https_port=inbound_https_port,
                 s3_port=s3_port,
                 llm_port=llm_port,
                 control_port=control_port,

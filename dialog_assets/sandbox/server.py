@@ -46,6 +46,10 @@ AWS_ACCESS_KEY_ID = "sandbox-aws-key-id"
 AWS_SECRET_ACCESS_KEY = "sandbox-aws-secret"
 
 
+_OWN_SOCKETS = {"voicekit", "voicekit_tls", "s3"}
+_SECURE = {"bitrix24_https", "inbound_https", "voicekit_tls"}
+
+
 class PortInUseError(DialogAssetsError):
     """A port that the sandbox was told to use cannot be had; `port` and `service` say which."""
 
@@ -56,6 +60,10 @@ class PortInUseError(DialogAssetsError):
         what = "is taken" if taken else "cannot be used"
         why = "stop what listens there, or choose another port" if taken else (error.strerror or "refused")
         super().__init__(f"port {port} for {service} {what} on {host}: {why}")
+
+
+class PlaintextPortError(DialogAssetsError):
+    """A port for VoiceKit over TLS that clients would take for plaintext."""
 
 
 class _Uvicorn(uvicorn.Server):
@@ -79,12 +87,14 @@ class Sandbox:
 
     `world`: the fictional world, by default the package's. `state`: a folder whose objects and operations are there at the
     start, and are saved at an orderly end. `latency_ms` delays the answers of Bitrix24, VoiceKit and the LLM vendors.
-    `bitrix_https_port`: the portals over https too, with a certificate made for this life; None: over http only.
+    `bitrix_https_port`, `inbound_https_port`, `voicekit_tls_port`: the portals, VoiceKit's storage and VoiceKit over TLS too,
+    with a certificate made for this life; None: plaintext only. VoiceKit's must end in 443. What is served over TLS is what
+    the environment then names, with the certificate for gRPC (GRPC_DEFAULT_SSL_ROOTS_FILE_PATH) and boto3 (AWS_CA_BUNDLE).
     `bucket_size`, `drain_per_second` and `habits` are the portals' (bitrix24.py).
-    `addresses` (by service; "bitrix24_certificate" is the path of the file to trust) and `environment` (names as clients
-    read them; for OAuth {PORTAL}_CLIENT_ID, _CLIENT_SECRET, _ACCESS_TOKEN, _REFRESH_TOKEN, _CLIENT_ENDPOINT and
+    `addresses` (by service; "bitrix24_certificate" and the like are paths of the file to trust) and `environment` (names as
+    clients read them; for OAuth {PORTAL}_CLIENT_ID, _CLIENT_SECRET, _ACCESS_TOKEN, _REFRESH_TOKEN, _CLIENT_ENDPOINT and
     BITRIX24_TOKEN_URL) are filled once it is up.
-    Raises PortInUseError, StateError.
+    Raises PortInUseError, PlaintextPortError, StateError.
     """
 
     def __init__(
@@ -95,7 +105,9 @@ class Sandbox:
         bitrix_https_port: int | None = None,
         provider_port: int = 0,
         voicekit_port: int = 0,
+        voicekit_tls_port: int | None = None,
         inbound_port: int = 0,
+        inbound_https_port: int | None = None,
         s3_port: int = 0,
         llm_port: int = 0,
         control_port: int = 0,
@@ -107,6 +119,11 @@ class Sandbox:
         drain_per_second: float = 2.0,
         habits: Habits | None = None,
     ) -> None:
+        if voicekit_tls_port and voicekit_tls_port % 1000 != 443:
+            raise PlaintextPortError(
+                f"port {voicekit_tls_port} for voicekit over TLS does not end in 443: clients take only such ports for TLS, "
+                "choose one, such as 50443"
+            )
         self.books = Books()
         self.faults = Faults()
         self.clock = Clock()
@@ -122,7 +139,9 @@ class Sandbox:
             **({} if bitrix_https_port is None else {"bitrix24_https": bitrix_https_port}),
             "provider": provider_port,
             "voicekit": voicekit_port,
+            **({} if voicekit_tls_port is None else {"voicekit_tls": voicekit_tls_port}),
             "inbound": inbound_port,
+            **({} if inbound_https_port is None else {"inbound_https": inbound_https_port}),
             "s3": s3_port,
             "llm": llm_port,
             "control": control_port,
@@ -189,24 +208,21 @@ class Sandbox:
         sockets = {name: self._claim(name, port) for name, port in self._ports.items()}
         try:
             # gRPC and moto bind by themselves: what was claimed for them was only a test of the port.
-            for name in ("voicekit", "s3"):
+            for name in _OWN_SOCKETS & sockets.keys():
                 sockets.pop(name).close()
             starting = asyncio.create_task(asyncio.to_thread(self.s3.start, self._host, self._ports["s3"]))
             try:
                 apps = await self._build()
             finally:
                 ports = {"s3": await starting}
-            try:
-                ports["voicekit"] = await self.voicekit.start(self._ports["voicekit"], self._host)
-            except OSError as error:
-                raise PortInUseError("voicekit", self._host, self._ports["voicekit"], error) from error
+            if _SECURE & self._ports.keys():
+                await asyncio.to_thread(self._certify)
+            ports |= await self._serve_voicekit()
             if self._state is not None:
                 await self._restore(self._state)
-            if "bitrix24_https" in sockets:
-                await asyncio.to_thread(self._certify)
             for name in list(sockets):
                 ports[name] = sockets[name].getsockname()[1]
-                self._launch(apps[name], sockets.pop(name), secure=name == "bitrix24_https")
+                self._launch(apps[name], sockets.pop(name), secure=name in _SECURE)
         finally:
             for claimed in sockets.values():
                 claimed.close()
@@ -216,6 +232,17 @@ class Sandbox:
             up.cancel()
             if task.done():
                 await task
+
+    async def _serve_voicekit(self) -> dict[str, int]:
+        """VoiceKit's ports."""
+        plain, secure = self._ports["voicekit"], self._ports.get("voicekit_tls")
+        certificate = None if secure is None else self._certificate_files()
+        try:
+            bound = await self.voicekit.start(plain, self._host, secure_port=secure, certificate=certificate)
+        except OSError as error:
+            raise PortInUseError("voicekit", self._host, plain or secure or 0, error) from error
+        tls = self.voicekit.secure_port
+        return {"voicekit": bound} | ({} if tls is None else {"voicekit_tls": tls})
 
     async def _build(self) -> dict[str, Any]:
         """The ASGI apps by service; imports in a thread, so that they run beside moto's."""
@@ -261,6 +288,7 @@ class Sandbox:
             "provider": self.bitrix24.provider_app,
             "llm": llm.app,
             "inbound": self.inbound.app,
+            "inbound_https": self.inbound.app,
             "control": control,
         }
 
@@ -269,7 +297,14 @@ class Sandbox:
 
         self._certificate = tempfile.TemporaryDirectory(prefix="dialog_assets_sandbox-")
         path, _ = write_certificate(Path(self._certificate.name), self._host)
-        self.addresses["bitrix24_certificate"] = str(path)
+        for name in _SECURE & self._ports.keys():
+            self.addresses[f"{name.partition('_')[0]}_certificate"] = str(path)
+
+    def _certificate_files(self) -> tuple[Path, Path]:
+        if self._certificate is None:
+            raise RuntimeError("no certificate was made")
+        folder = Path(self._certificate.name)
+        return folder / "certificate.pem", folder / "key.pem"
 
     def _claim(self, name: str, port: int) -> socket.socket:
         claimed = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -282,7 +317,7 @@ class Sandbox:
         return claimed
 
     def _launch(self, app: Any, listener: socket.socket, *, secure: bool = False) -> None:
-        folder = Path(self._certificate.name) if secure and self._certificate is not None else None
+        certificate, key = self._certificate_files() if secure else (None, None)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -291,16 +326,16 @@ class Sandbox:
             ws="none",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
-            ssl_certfile=None if folder is None else folder / "certificate.pem",
-            ssl_keyfile=None if folder is None else folder / "key.pem",
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         server = _Uvicorn(config)
         self._servers.append((server, asyncio.create_task(server.serve(sockets=[listener]))))
 
     def _announce(self, ports: dict[str, int]) -> None:
-        secure = ("bitrix24_https",)
-        web = {name: f"http{'s' * (name in secure)}://{self._host}:{port}" for name, port in ports.items()}
-        self.addresses.update(web | {"voicekit": f"{self._host}:{ports['voicekit']}"})
+        web = {name: f"http{'s' * (name in _SECURE)}://{self._host}:{port}" for name, port in ports.items()}
+        grpc = {name: f"{self._host}:{ports[name]}" for name in ("voicekit", "voicekit_tls") if name in ports}
+        self.addresses.update(web | grpc)
         for name, state in self.bitrix24.portals.items():
             state.provider_url = web["provider"]
             self.environment.update(_application(self.bitrix24.oauth, name, web["bitrix24"]))
@@ -312,10 +347,10 @@ class Sandbox:
         )
         self.environment.update(
             {
-                "VOICEKIT_ENDPOINT": self.addresses["voicekit"],
+                "VOICEKIT_ENDPOINT": grpc.get("voicekit_tls", grpc["voicekit"]),
                 "VOICEKIT_API_KEY": VOICEKIT_API_KEY,
                 "VOICEKIT_SECRET_KEY": VOICEKIT_SECRET_KEY,
-                "VOICEKIT_STORAGE_URL": web["inbound"],
+                "VOICEKIT_STORAGE_URL": web.get("inbound_https", web["inbound"]),
                 "AWS_ENDPOINT_URL_S3": web["s3"],
                 "S3_BUCKET": self.s3.bucket,
                 "AWS_ACCESS_KEY_ID": AWS_ACCESS_KEY_ID,
@@ -329,6 +364,11 @@ class Sandbox:
                 "DEEPSEEK_BASE_URL": f"{web['llm']}/deepseek",
             }
         )
+
+        if "voicekit_tls" in ports:
+            self.environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = self.addresses["voicekit_certificate"]
+        if "inbound_https" in ports:
+            self.environment["AWS_CA_BUNDLE"] = self.addresses["inbound_certificate"]
 
     async def _stop(self) -> None:
         for server, _ in self._servers:

@@ -1,8 +1,8 @@
-"""VoiceKit over gRPC: SpeechToText and Operations on one plaintext port, as strict as facts/voicekit.md section 5.
+"""VoiceKit over gRPC: SpeechToText and Operations, plaintext and TLS, as strict as facts/voicekit.md section 5.
 
-Here: the calls, their checks, faults and books. Beside it: `voicekit_auth` (tokens), `voicekit_operations` (life cycle),
-`voicekit_recognition` (what is heard), `voicekit_manner` (how an answer is spoilt), `voicekit_behaviour` (switches).
-Not here: the `inbound` storage, which is HTTP (`inbound.py`).
+Here: what the calls do, and their books. Beside it: `voicekit_calls` (who is let in, faults), `voicekit_auth` (tokens),
+`voicekit_operations` (life cycle), `voicekit_recognition` and `voicekit_pcm` (what is heard), `voicekit_manner` (how an answer
+is spoilt), `voicekit_behaviour` (switches), `voicekit_ports`. Not here: the `inbound` storage, which is HTTP (`inbound.py`).
 
 Fault kinds of service "voicekit". A rule's `match` is looked for in the label, which is the rpc's name, and behind it the
 x-client-request-id of a recognition and its object's name (or the audio's sha256), or the id of the operation asked for:
@@ -20,12 +20,13 @@ x-client-request-id of a recognition and its object's name (or the audio's sha25
     more seconds of processing) · stuck (never ends; `value` "enqueued": never begins) · late_listing (`value` seconds until
     it is in listings; none: never)
   on GetOperation and WaitOperation: expired (the operation is forgotten, then 5)
+  on WatchOperations: watch_cut (13 after `value` seconds of listening, section 6)
 
 Books, service "voicekit": counts by rpc, "submitted", "audio_seconds" (started seconds), "over_quota" (refusals by either
 quota), "planned_ms" (time that accepted operations take, scaled; the bound of N slots is its Nth part);
-items "recording" (by sha256 of the audio), "request_id" and "submission" (both with a space between) at each accepted
-submission, "peak_operations" (most in progress at once, by API key), "peak_open_calls" (most of one key at once, refused
-ones too, by rpc); cost in RUB.
+items at each accepted submission: "recording" (by sha256 of the audio), "request_id", "submission" (request id, space,
+recording), "config" ("MPEG_AUDIO 8000 2"); items "peak_operations" (most in progress at once, by API key) and
+"peak_open_calls" (most of one key at once, refused ones too, by rpc); cost in RUB.
 """
 
 from __future__ import annotations
@@ -33,13 +34,11 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -49,12 +48,14 @@ from google.protobuf.message import Message
 
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
-from dialog_assets.sandbox.faults import Fault, Faults
+from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.inbound import BUCKET, InboundStorage
-from dialog_assets.sandbox.voicekit_auth import RefusedError, check_token
-from dialog_assets.sandbox.voicekit_behaviour import AFTER, BEFORE, MANNERS, QUOTA_TEXT, Behaviour, failure
+from dialog_assets.sandbox.voicekit_auth import RefusedError
+from dialog_assets.sandbox.voicekit_behaviour import MANNERS, QUOTA_TEXT, Behaviour, failure
+from dialog_assets.sandbox.voicekit_calls import SERVICE, Call, Context, Gate
 from dialog_assets.sandbox.voicekit_manner import CHANGES, garbage, ordered
 from dialog_assets.sandbox.voicekit_operations import Operations, Outcome, check_filter, exact_id, matches
+from dialog_assets.sandbox.voicekit_ports import MESSAGE_LIMIT, add_tls, plaintext_server
 from dialog_assets.sandbox.voicekit_recognition import Audio, Content, Recogniser, Sound, check_config
 from dialog_assets.sandbox.world.model import World
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2
@@ -62,13 +63,11 @@ from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2
 
 __all__ = ["OPERATIONS", "QUOTA_TEXT", "STT", "URI_PREFIX", "Behaviour", "VoiceKitServer"]
 
-SERVICE = "voicekit"
 STT = "tinkoff.cloud.stt.v1.SpeechToText"
 OPERATIONS = "tinkoff.cloud.longrunning.v1.Operations"
 URI_PREFIX = f"storage://s3.api.tinkoff.ai/{BUCKET}/"
-MESSAGE_LIMIT = 32_000_000
 WATCH_CHUNK = 100
-SILENCE_S = 86_400.0
+WATCH_CUT_TEXT = "Received RST_STREAM with error code 0"
 # Roubles a second: 0.18 a minute deferred, 0.48 at once, 0.72 streamed (facts/voicekit.md 3.4).
 RUB_PER_SECOND = {
     "LongRunningRecognize": Decimal("0.003"),
@@ -76,16 +75,6 @@ RUB_PER_SECOND = {
     "StreamingUnaryRecognize": Decimal("0.008"),
     "StreamingRecognize": Decimal("0.012"),
 }
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A call that was let in: whose it is, its own id, and how fault rules know it."""
-
-    api_key: str
-    request_id: str
-    label: str
 
 
 class VoiceKitServer:
@@ -109,31 +98,42 @@ class VoiceKitServer:
         latency_ms: float = 0,
     ) -> None:
         self.operations = Operations(clock)
-        self.behaviour = self._first_behaviour = behaviour or Behaviour()
+        self._first_behaviour = behaviour or Behaviour()
+        secrets = {api_key: secret_key, **(other_keys or {})}
+        self._gate = Gate(books, faults, secrets, self._first_behaviour, latency_ms / 1000)
         self._recogniser = Recogniser(world)
         self._inbound = inbound
         self._books = books
-        self._faults = faults
-        self._secrets = {api_key: secret_key, **(other_keys or {})}
-        self._latency_s = latency_ms / 1000
-        self._open: Counter[tuple[str, str]] = Counter()
         self._submissions: Counter[str] = Counter()
+        self.secure_port: int | None = None
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, port: int = 0, host: str = "127.0.0.1") -> int:
-        """Serve on `host`, on a free port if `port` is 0; returns the port. OSError if the port is taken."""
-        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.so_reuseport", 0)]
-        bound = 443
-        # Clients take a port that ends in 443 for TLS (facts/voicekit.md section 2).
-        while str(bound).endswith("443"):
-            server = grpc.aio.server(options=options)
-            server.add_generic_rpc_handlers((self._speech_to_text(), self._operations_service()))
-            try:
-                bound = server.add_insecure_port(f"{host}:{port}")
-            except RuntimeError as error:
-                raise OSError(str(error)) from error
-            if port:
-                break
+    @property
+    def behaviour(self) -> Behaviour:
+        """The switches in force."""
+        return self._gate.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self._gate.behaviour = behaviour
+
+    async def start(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        secure_port: int | None = None,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> int:
+        """Serve on `host`, plaintext, on a free port if `port` is 0; returns the port. OSError if the port is taken.
+
+        With `certificate` (PEM files of it and its key) the same is served over TLS on `secure_port`; 0 is any free one that
+        ends in 443, as clients take such a port, and only such, for TLS (section 2). `self.secure_port` tells which it is.
+        """
+        handlers = (self._speech_to_text(), self._operations_service())
+        server, bound = plaintext_server(handlers, host, port)
+        if certificate is not None:
+            self.secure_port = add_tls(server, certificate, host, secure_port or 0)
         self._server = server
         await server.start()
         return bound
@@ -177,71 +177,20 @@ class VoiceKitServer:
         }
         return grpc.method_handlers_generic_handler(OPERATIONS, handlers)
 
-    @asynccontextmanager
-    async def _call(self, context: Context, service: str, rpc: str, about: str = "") -> AsyncIterator[_Call]:
-        """Everything around a call; a RefusedError inside becomes the call's status."""
-        await context.send_initial_metadata((("x-request-id", str(uuid.uuid4())),))
-        self._books.count(SERVICE, rpc)
-        try:
-            metadata = _metadata(context)
-            api_key = check_token(metadata.get("authorization"), service, self._secrets, time.time())
-            if metadata.get("x-api-key", api_key) != api_key:
-                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "x-api-key differs from the token's kid")
-            request_id = metadata.get("x-client-request-id", "")
-            call = _Call(api_key, request_id, " ".join(part for part in (rpc, request_id, about) if part))
-            with self._opened(api_key, rpc):
-                await self._before(call)
-                yield call
-                await self._after(call)
-        except RefusedError as refusal:
-            await context.abort(refusal.code, refusal.text)
-
-    @contextmanager
-    def _opened(self, api_key: str, rpc: str) -> Iterator[None]:
-        """Count the call as open; RefusedError (8) above the quota."""
-        self._open[api_key, rpc] += 1
-        try:
-            self._books.peak(SERVICE, "peak_open_calls", rpc, self._open[api_key, rpc])
-            if self._open[api_key, rpc] > self.behaviour.max_open_calls:
-                raise self._over_quota()
-            yield
-        finally:
-            self._open[api_key, rpc] -= 1
-
-    def _over_quota(self) -> RefusedError:
-        self._books.count(SERVICE, "over_quota")
-        return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, QUOTA_TEXT)
-
-    async def _before(self, call: _Call) -> None:
-        slow = self._strike(call, "slow")
-        delay = self._latency_s + (float(slow.value) if slow else 0)
-        if delay:
-            await asyncio.sleep(delay)
-        fault = self._strike(call, *BEFORE, "silent_before")
-        if fault is not None:
-            raise await _lost(fault)
-
-    async def _after(self, call: _Call) -> None:
-        fault = self._strike(call, *AFTER, "silent_after")
-        if fault is not None:
-            raise await _lost(fault)
-
-    def _strike(self, call: _Call, *kinds: str) -> Fault | None:
-        return self._faults.strike(SERVICE, call.label, kinds)
-
     async def _recognize(self, request: stt_pb2.RecognizeRequest, context: Context) -> stt_pb2.RecognizeResponse:
-        async with self._call(context, STT, "Recognize") as call:
+        async with self._gate.call(context, STT, "Recognize") as call:
             check_config(request.config)
             if request.audio.WhichOneof("audio_source") == "uri":
                 raise _invalid("audio.uri is supported by LongRunningRecognize only")
-            return await self._at_once(call, "Recognize", request.config, request.audio.content)
+            return await self._at_once(call, request.config, request.audio.content)
 
     async def _long_running_recognize(
         self, request: stt_pb2.LongRunningRecognizeRequest, context: Context
     ) -> longrunning_pb2.Operation:
-        rpc = "LongRunningRecognize"
-        async with self._call(context, STT, rpc, request.audio.uri.removeprefix(URI_PREFIX)) as call:
+        about = request.audio.uri.removeprefix(URI_PREFIX)
+        async with self._gate.call(context, STT, "LongRunningRecognize", about) as call:
             check_config(request.config)
+            self._check_quota(call)
             data = self._audio(call, request.audio)
             audio: Audio | None = None
             outcome: Outcome
@@ -251,32 +200,35 @@ class VoiceKitServer:
                 audio = await self._recogniser.examine(request.config, data)
                 problem = self._problem(audio)
                 outcome = self._verdict(problem) if problem else self._hear(call, request.config, audio)
-            failed = self._strike(call, "failed")
+            failed = self._gate.strike(call, "failed")
             if failed is not None:
                 outcome = failure(failed)
-            limit = self.behaviour.max_operations
-            if limit is not None and self.operations.in_progress(call.api_key) >= limit:
-                raise self._over_quota()
-            return self._accept(call, rpc, request.group, audio, outcome)
+            # Again, as others were let in meanwhile; from here to the end nothing is awaited.
+            self._check_quota(call)
+            return self._accept(call, request, audio, outcome)
+
+    def _check_quota(self, call: Call) -> None:
+        limit = self.behaviour.max_operations
+        if limit is not None and self.operations.in_progress(call.api_key) >= limit:
+            raise self._gate.over_quota()
 
     def _accept(
-        self, call: _Call, rpc: str, group: str, audio: Audio | None, outcome: Outcome
+        self, call: Call, request: stt_pb2.LongRunningRecognizeRequest, audio: Audio | None, outcome: Outcome
     ) -> longrunning_pb2.Operation:
-        """Nothing is awaited from the quota's check to here, so it holds."""
         recording = audio.sha256 if audio else call.label
         self._submissions[recording] += 1
         times = self.behaviour.times(recording, self._submissions[recording], audio.seconds if audio else 0.0)
         queued_s, processing_s = self._slowed(call, *times)
-        late = self._strike(call, "late_listing")
+        late = self._gate.strike(call, "late_listing")
         listing_delay_s = self.behaviour.listing_delay_s
         if late is not None:
             listing_delay_s = math.inf if late.value is None else float(late.value)
-        self._write_down(rpc, audio, call.request_id)
+        self._write_down(call, request.config, audio)
         if queued_s + processing_s < math.inf:
             self._books.count(SERVICE, "planned_ms", round((queued_s + processing_s) * 1000))
         operation = self.operations.submit(
             call.api_key,
-            group=group,
+            group=request.group,
             request_id=call.request_id,
             outcome=outcome,
             queued_s=queued_s,
@@ -287,9 +239,9 @@ class VoiceKitServer:
         self._books.peak(SERVICE, "peak_operations", call.api_key, in_progress)
         return operation
 
-    def _slowed(self, call: _Call, queued_s: float, processing_s: float) -> tuple[float, float]:
-        slow = self._strike(call, "slow_operation")
-        stuck = self._strike(call, "stuck")
+    def _slowed(self, call: Call, queued_s: float, processing_s: float) -> tuple[float, float]:
+        slow = self._gate.strike(call, "slow_operation")
+        stuck = self._gate.strike(call, "stuck")
         if stuck is not None:
             return (math.inf, processing_s) if stuck.value == "enqueued" else (queued_s, math.inf)
         return queued_s, processing_s + (float(slow.value) if slow else 0)
@@ -297,25 +249,23 @@ class VoiceKitServer:
     async def _streaming_unary_recognize(
         self, requests: AsyncIterator[stt_pb2.StreamingUnaryRecognizeRequest], context: Context
     ) -> stt_pb2.RecognizeResponse:
-        rpc = "StreamingUnaryRecognize"
-        async with self._call(context, STT, rpc) as call:
+        async with self._gate.call(context, STT, "StreamingUnaryRecognize") as call:
             first, data = await _collect(requests)
             if first is None or first.WhichOneof("streaming_unary_request") != "config":
                 raise _invalid("the first message must hold config")
             check_config(first.config, streaming=True)
-            return await self._at_once(call, rpc, first.config, data)
+            return await self._at_once(call, first.config, data)
 
     async def _streaming_recognize(
         self, requests: AsyncIterator[stt_pb2.StreamingRecognizeRequest], context: Context
     ) -> AsyncIterator[stt_pb2.StreamingRecognizeResponse]:
-        rpc = "StreamingRecognize"
-        async with self._call(context, STT, rpc) as call:
+        async with self._gate.call(context, STT, "StreamingRecognize") as call:
             first, data = await _collect(requests)
             if first is None or first.WhichOneof("streaming_request") != "streaming_config":
                 raise _invalid("the first message must hold streaming_config")
             config = first.streaming_config.config
             check_config(config, streaming=True)
-            results = (await self._at_once(call, rpc, config, data)).results
+            results = (await self._at_once(call, config, data)).results
             for result in results[:1] if first.streaming_config.single_utterance else results:
                 final = stt_pb2.StreamingRecognitionResult(recognition_result=result, is_final=True)
                 yield stt_pb2.StreamingRecognizeResponse(results=[final])
@@ -323,14 +273,14 @@ class VoiceKitServer:
     async def _get_operation(
         self, request: longrunning_pb2.GetOperationRequest, context: Context
     ) -> longrunning_pb2.Operation:
-        async with self._call(context, OPERATIONS, "GetOperation", request.id) as call:
+        async with self._gate.call(context, OPERATIONS, "GetOperation", request.id) as call:
             self._maybe_expire(call, request.id)
             return self.operations.get(call.api_key, request.id)
 
     async def _wait_operation(
         self, request: longrunning_pb2.WaitOperationRequest, context: Context
     ) -> longrunning_pb2.Operation:
-        async with self._call(context, OPERATIONS, "WaitOperation", request.id) as call:
+        async with self._gate.call(context, OPERATIONS, "WaitOperation", request.id) as call:
             self._maybe_expire(call, request.id)
             with self.operations.changes(call.api_key) as changes:
                 self.operations.get(call.api_key, request.id)
@@ -346,37 +296,41 @@ class VoiceKitServer:
     async def _list_operations(
         self, request: longrunning_pb2.ListOperationsRequest, context: Context
     ) -> longrunning_pb2.ListOperationsResponse:
-        async with self._call(context, OPERATIONS, "ListOperations", request.filter.exact_group) as call:
+        async with self._gate.call(context, OPERATIONS, "ListOperations", request.filter.exact_group) as call:
             return self.operations.page(call.api_key, request)
 
     async def _watch_operations(
         self, request: longrunning_pb2.WatchOperationsRequest, context: Context
     ) -> AsyncIterator[longrunning_pb2.WatchOperationsResponse]:
-        async with self._call(context, OPERATIONS, "WatchOperations", request.filter.exact_group) as call:
+        async with self._gate.call(context, OPERATIONS, "WatchOperations", request.filter.exact_group) as call:
             check_filter(request.filter)
             with self.operations.changes(call.api_key) as changes:
-                present = self.operations.select(call.api_key, request.filter)
-                for start in range(0, max(len(present), 1), WATCH_CHUNK):
-                    chunk = longrunning_pb2.OperationsInitialState(operations=present[start : start + WATCH_CHUNK])
+                for part in _parted(self.operations.select(call.api_key, request.filter)):
+                    chunk = longrunning_pb2.OperationsInitialState(operations=part)
                     yield longrunning_pb2.WatchOperationsResponse(initial_state=chunk)
                 yield longrunning_pb2.WatchOperationsResponse(init_finished=Empty())
-                while request.listen_for_updates:
-                    _, operation = await changes.get()
-                    if operation is not None and matches(request.filter, operation.id, operation.group):
-                        update = longrunning_pb2.OperationsUpdate(operations=[operation])
-                        yield longrunning_pb2.WatchOperationsResponse(update=update)
+                cut = self._gate.strike(call, "watch_cut")
+                try:
+                    async with asyncio.timeout(float(cut.value or 0) if cut else None):
+                        while request.listen_for_updates:
+                            _, operation = await changes.get()
+                            if operation is not None and matches(request.filter, operation.id, operation.group):
+                                update = longrunning_pb2.OperationsUpdate(operations=[operation])
+                                yield longrunning_pb2.WatchOperationsResponse(update=update)
+                except TimeoutError:
+                    raise RefusedError(grpc.StatusCode.INTERNAL, WATCH_CUT_TEXT) from None
 
     async def _delete_operation(self, request: longrunning_pb2.DeleteOperationRequest, context: Context) -> Empty:
-        async with self._call(context, OPERATIONS, "DeleteOperation", request.filter.exact_id) as call:
+        async with self._gate.call(context, OPERATIONS, "DeleteOperation", request.filter.exact_id) as call:
             self.operations.forget(call.api_key, exact_id(request.filter))
             return Empty()
 
     async def _cancel_operation(self, request: longrunning_pb2.CancelOperationRequest, context: Context) -> Empty:
-        async with self._call(context, OPERATIONS, "CancelOperation", request.filter.exact_id) as call:
+        async with self._gate.call(context, OPERATIONS, "CancelOperation", request.filter.exact_id) as call:
             self.operations.cancel(call.api_key, exact_id(request.filter))
             return Empty()
 
-    def _audio(self, call: _Call, audio: stt_pb2.RecognitionAudio) -> Sound | RefusedError:
+    def _audio(self, call: Call, audio: stt_pb2.RecognitionAudio) -> Sound | RefusedError:
         """The audio, or why an object cannot be had; RefusedError (3) is raised for a malformed request."""
         source = audio.WhichOneof("audio_source")
         if source == "content" and audio.content:
@@ -387,7 +341,9 @@ class VoiceKitServer:
         if not name or name == audio.uri:
             raise _invalid(f"audio.uri does not begin with {URI_PREFIX}")
         stored = self._inbound.objects_of(call.api_key).stored(name)
-        return RefusedError(grpc.StatusCode.NOT_FOUND, "audio.uri: no such object") if stored is None else stored
+        if stored is not None:
+            return stored
+        return RefusedError(grpc.StatusCode[self.behaviour.missing_object], "audio.uri: no such object")
 
     def _verdict(self, problem: RefusedError) -> longrunning_pb2.Status:
         if self.behaviour.bad_audio == "refused":
@@ -399,19 +355,17 @@ class VoiceKitServer:
             return None
         return _invalid(audio.problem) if audio.problem else None
 
-    async def _at_once(
-        self, call: _Call, rpc: str, config: stt_pb2.RecognitionConfig, data: bytes
-    ) -> stt_pb2.RecognizeResponse:
+    async def _at_once(self, call: Call, config: stt_pb2.RecognitionConfig, data: bytes) -> stt_pb2.RecognizeResponse:
         if not data:
             raise _invalid("audio has no content")
         audio = await self._recogniser.examine(config, Content(data))
         problem = self._problem(audio)
         if problem is not None:
             raise problem
-        self._write_down(rpc, audio, call.request_id)
+        self._write_down(call, config, audio)
         return self._hear(call, config, audio)
 
-    def _hear(self, call: _Call, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
+    def _hear(self, call: Call, config: stt_pb2.RecognitionConfig, audio: Audio) -> stt_pb2.RecognizeResponse:
         named = replace(call, label=f"{call.label} {audio.sha256}")
         if audio.untrue is not None and self.behaviour.untrue_config == "silence":
             return stt_pb2.RecognizeResponse()
@@ -419,34 +373,42 @@ class VoiceKitServer:
         if audio.untrue is not None:
             return garbage(response, pace=audio.untrue, channels=config.num_channels)
         for kind in MANNERS:
-            fault = self._strike(named, kind)
+            fault = self._gate.strike(named, kind)
             if fault is not None and kind == "order":
                 response = ordered(response, str(fault.value), random.Random(audio.sha256))
             elif fault is not None:
                 response = CHANGES[kind](response)
         return response
 
-    def _write_down(self, rpc: str, audio: Audio | None, request_id: str) -> None:
+    def _write_down(self, call: Call, config: stt_pb2.RecognitionConfig, audio: Audio | None) -> None:
         self._books.count(SERVICE, "submitted")
-        if request_id:
-            self._books.item(SERVICE, "request_id", request_id)
-        self._books.item(SERVICE, "submission", f"{request_id} {audio.sha256 if audio else ''}")
+        encoding = stt_pb2.AudioEncoding.Name(config.encoding)
+        self._books.item(SERVICE, "config", f"{encoding} {config.sample_rate_hertz} {config.num_channels}")
+        if call.request_id:
+            self._books.item(SERVICE, "request_id", call.request_id)
+        self._books.item(SERVICE, "submission", f"{call.request_id} {audio.sha256 if audio else ''}")
         if audio is not None:
             seconds = math.ceil(audio.seconds)
             self._books.item(SERVICE, "recording", audio.sha256)
             self._books.count(SERVICE, "audio_seconds", seconds)
-            self._books.cost(SERVICE, "RUB", RUB_PER_SECOND[rpc] * seconds)
+            self._books.cost(SERVICE, "RUB", RUB_PER_SECOND[call.rpc] * seconds)
 
-    def _maybe_expire(self, call: _Call, operation_id: str) -> None:
-        if self._strike(call, "expired"):
+    def _maybe_expire(self, call: Call, operation_id: str) -> None:
+        if self._gate.strike(call, "expired"):
             self.operations.forget(call.api_key, operation_id)
 
 
-async def _lost(fault: Fault) -> RefusedError:
-    """What the client gets instead of an answer; a silent fault keeps it waiting first."""
-    if fault.kind.startswith("silent"):
-        await asyncio.sleep(SILENCE_S if fault.value is None else float(fault.value))
-    return RefusedError(*(BEFORE | AFTER).get(fault.kind, BEFORE["unavailable_before"]))
+def _parted(operations: Sequence[longrunning_pb2.Operation]) -> Iterator[list[longrunning_pb2.Operation]]:
+    """All operations in lists of a bounded number and size; one empty list if there are none."""
+    part: list[longrunning_pb2.Operation] = []
+    size = 0
+    for operation in operations:
+        if part and (len(part) == WATCH_CHUNK or size + operation.ByteSize() > MESSAGE_LIMIT // 2):
+            yield part
+            part, size = [], 0
+        part.append(operation)
+        size += operation.ByteSize()
+    yield part
 
 
 def _unary(behaviour: Callable[..., Any], request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
@@ -455,10 +417,6 @@ def _unary(behaviour: Callable[..., Any], request: type[Message]) -> grpc.RpcMet
 
 def _bytes(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _metadata(context: Context) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 async def _collect(requests: AsyncIterator[Any]) -> tuple[Any, bytes]:

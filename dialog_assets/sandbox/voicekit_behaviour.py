@@ -30,7 +30,7 @@ class BehaviourError(DialogAssetsError):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """The switches; seconds are of the real clock.
+    """The switches; seconds are of the real clock. Of headerless audio nothing can be told: an untrue config gives garbage.
 
     | switch | meaning |
     |---|---|
@@ -43,6 +43,7 @@ class Behaviour:
     | max_operations | operations ENQUEUED or PROCESSING of one key above which a submission is refused with 8; None: any |
     | listing_delay_s | an accepted operation is missing in ListOperations and a watch's start until then; 0: at once |
     | bad_audio | a missing object, undecodable audio, untrue config: refused at submission, or FAILED later (3.6 [?]) |
+    | missing_object | the code of a missing object, at submission or in the operation (3.6 [?]) |
     | untrue_config | wrong rate or channels: "told" as `bad_audio` says, or no error but silence or garbage (section 6, #8) |
     | order | of results (section 4 [?]); varied: one of the others by the audio |
     """
@@ -57,6 +58,7 @@ class Behaviour:
     max_operations: int | None = None
     listing_delay_s: float = 0.0
     bad_audio: Literal["refused", "failed"] = "refused"
+    missing_object: Literal["NOT_FOUND", "INVALID_ARGUMENT"] = "NOT_FOUND"
     untrue_config: Literal["told", "silence", "garbage"] = "told"
     order: Order = "varied"
 

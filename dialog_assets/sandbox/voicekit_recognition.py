@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from dialog_assets.sandbox.voicekit_auth import RefusedError
 from dialog_assets.sandbox.voicekit_behaviour import Order
+from dialog_assets.sandbox.voicekit_pcm import Samples, samples_of
 from dialog_assets.sandbox.world.model import Recording, World
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2
 
@@ -28,6 +30,8 @@ SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96
 MAX_ALTERNATIVES = 15
 STREAMING_ONLY = (stt_pb2.RAW_AAC_LC, stt_pb2.RAW_ER_AAC_LD)
 CODECS: dict[int, tuple[str, ...]] = {stt_pb2.MPEG_AUDIO: ("mp3", "mp3float"), stt_pb2.ADTS_AAC: ("aac",)}
+PROFANITIES = ("чёрт", "черт", "дурак", "идиот")
+"""What the profanity filter's list is here: beginnings of words."""
 SAMPLE_BYTES: dict[int, int] = {stt_pb2.LINEAR16: 2, stt_pb2.MULAW: 1, stt_pb2.ALAW: 1}
 
 
@@ -71,7 +75,8 @@ class Content:
 class Audio:
     """Audio as received. `seconds` is 0 where it cannot be known; `problem` says why it cannot be recognised.
 
-    `untrue`: the problem is a config that is not true of audio that can be decoded; how many times too slow it is read.
+    `untrue`: the config is not true of audio that can be decoded, and how many times too slow it is read; that is no
+    `problem` where there is no header to tell it.
     """
 
     sha256: str
@@ -100,6 +105,14 @@ class Phrase:
 
 
 @dataclass(frozen=True)
+class _Known:
+    """A recording of the world; `samples` if it is a WAV file."""
+
+    recording: Recording
+    samples: Samples | None
+
+
+@dataclass(frozen=True)
 class _Probe:
     codec: str
     sample_rate: int
@@ -125,8 +138,8 @@ class Recogniser:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._by_size: dict[int, list[Recording]] | None = None
-        self._recordings: dict[str, Recording] = {}
+        self._by_size: dict[int, deque[_Known]] | None = None
+        self._recordings: dict[str, _Known] = {}
         self._probes: dict[str, _Probe | None] = {}
         self._lock = asyncio.Lock()
 
@@ -139,9 +152,8 @@ class Recogniser:
         self, config: stt_pb2.RecognitionConfig, audio: Audio, order: Order = "varied"
     ) -> stt_pb2.RecognizeResponse:
         """What is heard in the audio; no results for silence and for audio that the world does not know."""
-        raw = config.encoding not in CODECS
         recording = audio.recording
-        if recording is None or raw or recording.content in ("silence", "damaged"):
+        if recording is None or recording.content in ("silence", "damaged"):
             return stt_pb2.RecognizeResponse()
         chance = random.Random(audio.sha256)
         phrases = _phrases(recording, chance)
@@ -153,14 +165,13 @@ class Recogniser:
 
     def _examine(self, config: stt_pb2.RecognitionConfig, sound: Sound) -> Audio:
         sha256 = sound.sha256
-        recording = self._known(sound)
-        width = SAMPLE_BYTES.get(config.encoding)
-        if width is not None:
-            seconds = sound.size / (config.sample_rate_hertz * config.num_channels * width)
-            return Audio(sha256, seconds, recording, None)
+        known = self._known(sound)
+        if config.encoding in SAMPLE_BYTES:
+            return _headerless(config, sound, known)
         codecs = CODECS.get(config.encoding)
         if codecs is None:
-            return Audio(sha256, 0.0, recording, None)
+            return Audio(sha256, 0.0, None, None)
+        recording = known.recording if known is not None else None
         if sha256 not in self._probes:
             known_ms = recording.duration_ms if recording is not None else 0
             with sound.open() as file:
@@ -172,8 +183,8 @@ class Recogniser:
         pace = probe.sample_rate * probe.channels / (config.sample_rate_hertz * config.num_channels)
         return Audio(sha256, probe.seconds, recording, problem, pace if problem else None)
 
-    def _known(self, sound: Sound) -> Recording | None:
-        """The world's recording of these bytes. Only recordings of their size are read, since a world may hold thousands."""
+    def _known(self, sound: Sound) -> _Known | None:
+        """The world's recording of these bytes; of thousands only those of their size are read, till it is found."""
         if self._by_size is None:
             by_path = {
                 recording.path: recording
@@ -182,10 +193,34 @@ class Recogniser:
             }
             self._by_size = {}
             for recording in by_path.values():
-                self._by_size.setdefault(recording.size or 0, []).append(recording)
-        for recording in self._by_size.pop(sound.size, ()):
-            self._recordings[hashlib.sha256(recording.read(0, sound.size)).hexdigest()] = recording
+                known = _Known(recording, samples_of(recording.path))
+                sizes = [recording.size or 0] if known.samples is None else [recording.size or 0, known.samples.length]
+                for size in sizes:
+                    self._by_size.setdefault(size, deque()).append(known)
+        unread = self._by_size.get(sound.size, deque())
+        while sound.sha256 not in self._recordings and unread:
+            known = unread.popleft()
+            places = [0] if known.samples is None else [0, known.samples.first]
+            for first in places:
+                data = known.recording.read(first, sound.size)
+                self._recordings[hashlib.sha256(data).hexdigest()] = known
         return self._recordings.get(sound.sha256)
+
+
+def _headerless(config: stt_pb2.RecognitionConfig, sound: Sound, known: _Known | None) -> Audio:
+    """Samples say nothing about themselves, so an untrue config is no problem but heard as something else."""
+    stated = config.sample_rate_hertz * config.num_channels * SAMPLE_BYTES[config.encoding]
+    seconds = sound.size / stated
+    samples = known.samples if known is not None else None
+    if known is None or samples is None:
+        return Audio(sound.sha256, seconds, None, None)
+    true = samples.sample_rate * samples.channels * SAMPLE_BYTES[samples.encoding]
+    is_true = (config.encoding, config.sample_rate_hertz, config.num_channels) == (
+        samples.encoding,
+        samples.sample_rate,
+        samples.channels,
+    )
+    return Audio(sound.sha256, seconds, known.recording, None, None if is_true else true / stated)
 
 
 def _ordered(phrases: Sequence[Phrase], order: Order, sha256: str, chance: random.Random) -> list[Phrase]:
@@ -289,6 +324,8 @@ def _result(
     alternatives = []
     for place in range(count):
         words = phrase.words[: len(phrase.words) - place]
+        if place == 0 and config.profanity_filter:
+            words = tuple((_masked(word), start_ms, end_ms) for word, start_ms, end_ms in words)
         transcript = " ".join(word for word, _, _ in words)
         if place == 0 and config.enable_automatic_punctuation:
             transcript = f"{transcript[0].upper()}{transcript[1:]}."
@@ -310,6 +347,10 @@ def _result(
         result.sentiment_analysis_result.negative_prob_audio = 0.25
         result.sentiment_analysis_result.negative_prob_audio_text = 0.25
     return result
+
+
+def _masked(word: str) -> str:
+    return word[0] + "*" * (len(word) - 1) if word.lower().startswith(PROFANITIES) else word
 
 
 def _word(word: tuple[str, int, int], chance: random.Random) -> stt_pb2.WordInfo:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import random
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -14,10 +18,14 @@ import pytest
 import uvicorn
 from botocore.client import Config
 from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dialog_assets.sandbox.books import Books
+from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.inbound import MIN_PART, InboundStorage
+from dialog_assets.sandbox.inbound_objects import Contents, StoredObject, Writing, whole_sha256
 
 API_KEY = "key/with+slash/and="
 SECRET = "c2VjcmV0K2FzL3RleHQ="
@@ -28,7 +36,10 @@ class Served:
 
     def __init__(self) -> None:
         self.books, self.faults = Books(), Faults()
-        self.storage = InboundStorage(API_KEY, self.books, self.faults, secret_key=SECRET)
+        self.clock = Clock()
+        self.storage = InboundStorage(
+            API_KEY, self.books, self.faults, secret_key=SECRET, other_keys={"other": "secret"}, clock=self.clock
+        )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.server = uvicorn.Server(uvicorn.Config(self.storage.app, log_config=None, lifespan="off"))
@@ -68,6 +79,7 @@ def served(running: Served) -> Served:
     running.storage.reset()
     running.books.reset()
     running.faults.set([])
+    running.clock.now = None
     return running
 
 
@@ -141,6 +153,15 @@ def test_multipart(served: Served) -> None:
     assert not served.storage.objects
 
 
+def test_upload_as_the_sdk_does(served: Served) -> None:
+    """The SDK's own upload of a large file, in parts side by side, arrives whole under a name with spaces."""
+    data = random.Random(1).randbytes(17_000_000)
+    name = "default_name_2026-03-02 09:00:00.123+1"
+    served.client().upload_fileobj(io.BytesIO(data), "inbound", name)
+    assert served.storage.objects[name] == data
+    assert served.books.as_dict()["voicekit"]["counts"]["UploadPart"] == 3
+
+
 def test_unsupported_refused(served: Served) -> None:
     """Download, deletion, other calls and other buckets are refused, and the object stays."""
     served.storage.store("a", b"x")
@@ -168,6 +189,59 @@ def test_bad_clients(served: Served, options: dict[str, Any], code: str) -> None
     assert not served.storage.objects
 
 
+def test_accounts_are_apart(served: Served) -> None:
+    """An account neither sees another's object nor continues its upload."""
+    mine, other = served.client(), served.client(key="other", secret="secret")
+    where = {"Bucket": "inbound", "Key": "a"}
+    mine.put_object(**where, Body=b"mine")
+    assert refusal(other.head_object, **where)[0] == 404
+    assert "Contents" not in other.list_objects(Bucket="inbound")
+    other.put_object(**where, Body=b"other's")
+    assert served.storage.objects == {"a": b"mine"}
+    assert served.storage.objects_of("other") == {"a": b"other's"}
+    upload_id = mine.create_multipart_upload(**where)["UploadId"]
+    assert refusal(other.upload_part, **where, UploadId=upload_id, PartNumber=1, Body=b"x") == (404, "NoSuchUpload")
+
+
+def test_kept_five_days(served: Served) -> None:
+    """An object ages by the sandbox's clock, which Last-Modified tells a client by its own, and is gone after five days."""
+    client = served.client()
+    where = {"Bucket": "inbound", "Key": "a"}
+    served.clock.now = datetime(2026, 3, 2, tzinfo=UTC)
+    client.put_object(**where, Body=b"x")
+    served.clock.now += timedelta(days=5)
+    age = datetime.now(UTC) - client.head_object(**where)["LastModified"]
+    assert timedelta(days=5) <= age < timedelta(days=5, minutes=1)
+    (listed,) = client.list_objects(Bucket="inbound")["Contents"]
+    assert datetime.now(UTC) - listed["LastModified"] < timedelta(days=5, minutes=1)
+    served.clock.now += timedelta(seconds=1)
+    assert refusal(client.head_object, **where)[0] == 404
+    assert "Contents" not in client.list_objects(Bucket="inbound")
+    assert not served.storage.objects
+
+
+@given(
+    parts=st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5),
+    reads=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20)), max_size=8),
+)
+def test_read_in_pieces(parts: list[bytes], reads: list[tuple[int, int]]) -> None:
+    """An object of several parts reads as one file from any place."""
+    contents = Contents()
+    spans = []
+    for part in parts:
+        writing = Writing(contents, len(part) + 3)  # room that is left over is not read
+        writing.write(part)
+        spans.append(writing.span)
+    whole = io.BytesIO(b"".join(parts))
+    assert whole_sha256(contents, tuple(spans)) == hashlib.sha256(whole.getvalue()).hexdigest()
+    stored = StoredObject(contents, tuple(spans), "", "", datetime.now(UTC), None)
+    assert stored.size == len(whole.getvalue())
+    with stored.open() as file:
+        for place, length in reads:
+            assert file.seek(place) == whole.seek(place)
+            assert file.read(length) == whole.read(length)
+
+
 def test_bad_requests_by_hand(served: Served) -> None:
     """Unsigned requests, old ones and changed bodies are refused in S3's XML."""
     client = served.client()
@@ -179,6 +253,8 @@ def test_bad_requests_by_hand(served: Served) -> None:
     assert httpx2.put(url, content=b"x", headers=headers).status_code == 200
     assert "XAmzContentSHA256Mismatch" in httpx2.put(url, content=b"y", headers=headers).text
     assert "SignatureDoesNotMatch" in httpx2.put(f"{url}2", content=b"x", headers=headers).text
+    extra = headers | {"x-amz-acl": "private"}
+    assert "x-amz-acl must be signed" in httpx2.put(url, content=b"x", headers=extra).text
     old = headers | {"X-Amz-Date": "20200101T000000Z"}
     assert "RequestTimeTooSkewed" in httpx2.put(url, content=b"x", headers=old).text
     assert "AccessDenied" in httpx2.put(url, content=b"x").text
@@ -195,6 +271,7 @@ def test_faults(served: Served) -> None:
         [
             {"service": "voicekit", "kind": "storage_unavailable", "match": "PutObject", "times": 1},
             {"service": "voicekit", "kind": "storage_lost", "times": 1},
+            {"service": "voicekit", "kind": "storage_unavailable_after", "match": "b.mp3"},
         ]
     )
     assert refusal(client.put_object, Bucket="inbound", Key="a", Body=b"x") == (503, "ServiceUnavailable")
@@ -202,3 +279,5 @@ def test_faults(served: Served) -> None:
     assert not served.storage.objects
     client.put_object(Bucket="inbound", Key="a", Body=b"x")
     assert served.storage.objects
+    assert refusal(client.put_object, Bucket="inbound", Key="b.mp3", Body=b"x") == (503, "ServiceUnavailable")
+    assert set(served.storage.objects) == {"a", "b.mp3"}

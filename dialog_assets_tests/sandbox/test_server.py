@@ -8,18 +8,27 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
+import grpc
 import grpc.aio
 import httpx2
 import pytest
 
 from dialog_assets.sandbox.s3 import S3Server
-from dialog_assets.sandbox.server import VOICEKIT_API_KEY, VOICEKIT_SECRET_KEY, PortInUseError, Sandbox, serve
+from dialog_assets.sandbox.server import (
+    VOICEKIT_API_KEY,
+    VOICEKIT_SECRET_KEY,
+    PlaintextPortError,
+    PortInUseError,
+    Sandbox,
+    serve,
+)
 from dialog_assets.sandbox.state import StateError
 from dialog_assets.sandbox.voicekit import OPERATIONS, STT
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2 as lr
@@ -43,7 +52,7 @@ async def ask(sandbox: Sandbox, service: str, rpc: str, request: Any, answer: An
     """One VoiceKit call with the sandbox's credentials."""
     scope = ".".join(service.split(".")[:3])
     signed = token(scope, key=VOICEKIT_API_KEY, secret=base64.b64decode(VOICEKIT_SECRET_KEY))
-    async with grpc.aio.insecure_channel(sandbox.environment["VOICEKIT_ENDPOINT"]) as channel:
+    async with grpc.aio.insecure_channel(sandbox.addresses["voicekit"]) as channel:
         call = channel.unary_unary(
             f"/{service}/{rpc}",
             request_serializer=type(request).SerializeToString,
@@ -105,15 +114,40 @@ def test_everything_is_up(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+async def over_tls(sandbox: Sandbox) -> None:
+    """VoiceKit and its storage answer over TLS where the environment says, to who trusts the certificate that it names."""
+    environment, addresses = sandbox.environment, sandbox.addresses
+    certificate = environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]
+    assert environment["AWS_CA_BUNDLE"] == certificate == addresses["voicekit_certificate"]
+    assert environment["VOICEKIT_ENDPOINT"] == addresses["voicekit_tls"]
+    assert addresses["voicekit_tls"].endswith("443")
+    assert not addresses["voicekit"].endswith("443")
+    roots = await asyncio.to_thread(Path(certificate).read_bytes)
+    credentials = grpc.ssl_channel_credentials(roots)
+    async with grpc.aio.secure_channel(addresses["voicekit_tls"], credentials) as channel:
+        await asyncio.wait_for(channel.channel_ready(), 10)
+    async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=certificate)) as http:
+        assert environment["VOICEKIT_STORAGE_URL"].startswith("https://")
+        for url in (environment["VOICEKIT_STORAGE_URL"], addresses["inbound"]):
+            assert (await http.get(f"{url}/inbound/a")).status_code == 403
+
+
+def test_port_for_tls() -> None:
+    """A port that clients would take for plaintext is refused in one sentence."""
+    with pytest.raises(PlaintextPortError, match="443"):
+        Sandbox(voicekit_tls_port=50051)
+
+
 def test_control(tmp_path: Path) -> None:
     """Books, faults and clock can be read and set over HTTP, and a reset brings everything back to the start."""
 
     async def run() -> None:
         async with (
-            Sandbox(world=small_world(tmp_path)) as sandbox,
+            Sandbox(world=small_world(tmp_path), voicekit_tls_port=0, inbound_https_port=0) as sandbox,
             httpx2.AsyncClient(base_url=sandbox.addresses["control"]) as http,
         ):
             assert (await http.get("/health")).json() == {"ok": True}
+            await over_tls(sandbox)
             await submit(sandbox, (tmp_path / "1.mp3").read_bytes())
             assert (await http.get("/books")).json()["voicekit"]["counts"]["submitted"] == 1
             rule = {"service": "voicekit", "kind": "internal", "times": 1}

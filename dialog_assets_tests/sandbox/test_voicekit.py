@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import struct
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ import pytest
 
 from dialog_assets.sandbox.voicekit import OPERATIONS, QUOTA_TEXT, STT, URI_PREFIX
 from dialog_assets.sandbox.voicekit_auth import RefusedError, check_token
-from dialog_assets.sandbox.voicekit_recognition import Content, Recogniser
+from dialog_assets.sandbox.voicekit_recognition import Audio, Content, Recogniser
 from dialog_assets.sandbox.world import load_world
+from dialog_assets.sandbox.world.model import Call, Recording, SandboxPortal, Script, ScriptTurn, World
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2 as lr
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2 as stt
 from dialog_assets_tests.sandbox.voicekit_support import (
     API_KEY,
     OTHER_KEY,
     SECRET,
+    START,
     Bench,
     bench,
     configured,
@@ -41,7 +46,7 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
 @pytest.mark.parametrize("audience", ["tinkoff.cloud.stt", "tinkoff.cloud.stt.v1", STT, [STT]])
 def test_token_accepted(audience: Any, *, padded: bool) -> None:
     """Padded and unpadded tokens for the service or a dotted prefix of it are accepted; the scheme's case does not matter."""
-    given = f"bEARER {token(audience, padded=padded)}"
+    given = f"bEARER {token(audience, padded=padded, iss='??????')}"
     assert check_token(given, STT, {API_KEY: SECRET}, now=0) == API_KEY
 
 
@@ -71,7 +76,7 @@ def test_times_of_a_token() -> None:
         (f"Bearer {token('tinkoff.cloud.stt', nbf=time.time() + 60)}", "not valid yet"),
         (f"Bearer {token('tinkoff.cloud.stt', nbf='now')}", "not valid yet"),
         (f"Bearer {token('tinkoff.cloud.stt')}==", "signature validation failed"),
-        (f"Bearer {token('tinkoff.cloud.stt').replace('.', '.+', 1)}", "base64url JSON"),
+        (f"Bearer {token('tinkoff.cloud.stt', iss='??????', altchars=b'+/')}", "base64url JSON"),
         (f"Bearer {token('tinkoff.cloud.stt.v1.SpeechToTex')}", "aud"),
         (f"Bearer {token('tinkoff.cloud.stt.')}", "aud"),
         (f"Bearer {token([])}", "aud"),
@@ -248,6 +253,96 @@ def test_bad_audio_failed(tmp_path: Path) -> None:
                 assert operation.error.message
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("bad_audio", ["refused", "failed"])
+def test_code_of_a_missing_object(tmp_path: Path, bad_audio: str) -> None:
+    """A missing object may also be an invalid argument, at once or later."""
+
+    async def run() -> None:
+        async with bench(tmp_path, bad_audio=bad_audio, missing_object="INVALID_ARGUMENT") as served:
+            missing = served.submit_audio(stt.RecognitionAudio(uri=f"{URI_PREFIX}none.mp3"), config=configured())
+            if bad_audio == "refused":
+                assert (await refused(missing))[0] == CODE.INVALID_ARGUMENT
+                return
+            operation = await missing
+            while operation.state != lr.FAILED:
+                operation = await served.wait(operation.id, 0.2)
+            assert operation.error.code == CODE.INVALID_ARGUMENT.value[0]
+
+    asyncio.run(run())
+
+
+def test_object_of_another_account_or_five_days_old(tmp_path: Path) -> None:
+    """An object is there for the account that uploaded it, under its raw name, for five days of the sandbox's clock."""
+
+    async def run() -> None:
+        async with bench(tmp_path) as served:
+            served.clock.now = START
+            served.inbound.store("a b%20c.mp3", served.files[1])
+            audio = stt.RecognitionAudio(uri=f"{URI_PREFIX}a b%20c.mp3")
+            escaped = stt.RecognitionAudio(uri=f"{URI_PREFIX}a%20b%2520c.mp3")
+            config = configured()
+            assert (await served.submit_audio(audio, config=config)).id == "101"
+            assert (await refused(served.submit_audio(escaped, config=config)))[0] == CODE.NOT_FOUND
+            assert (await refused(served.submit_audio(audio, config=config, key=OTHER_KEY)))[0] == CODE.NOT_FOUND
+            served.clock.now = START + timedelta(days=5)
+            assert (await served.submit_audio(audio, config=config)).id == "102"
+            served.clock.now += timedelta(seconds=1)
+            assert (await refused(served.submit_audio(audio, config=config)))[0] == CODE.NOT_FOUND
+
+    asyncio.run(run())
+
+
+def wav(path: Path, samples: bytes, *, tag: int = 1, width: int = 2, rate: int = 8000) -> Path:
+    """A stereo WAV file of any sample format, with a chunk before its samples."""
+    shape = struct.pack("<4sIHHIIHH", b"fmt ", 16, tag, 2, rate, rate * 2 * width, 2 * width, 8 * width)
+    chunks = shape + struct.pack("<4sI", b"LIST", 3) + b"abc\0" + struct.pack("<4sI", b"data", len(samples)) + samples
+    path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "tag", "width"),
+    [(stt.LINEAR16, 1, 2), (stt.ALAW, 6, 1), (stt.MULAW, 7, 1)],
+    ids=["pcm", "alaw", "mulaw"],
+)
+def test_headerless_audio(tmp_path: Path, encoding: Any, tag: int, width: int) -> None:
+    """The samples of a WAV recording are heard with or without its header; a wrong rate, count or encoding is not told."""
+
+    async def run() -> None:
+        samples = random.Random(width).randbytes(25 * 8000 * 2 * width)
+        path = wav(tmp_path / "call.wav", samples, tag=tag, width=width)
+        recording = Recording(1, path, path.name, "speech", 2, 1, script("wav"), START)
+        call = Call(1, START, {}, recording)
+        portal = SandboxPortal("p", 1, "secret", "UTC", {}, {}, {}, {}, {}, (call,), "P_WEBHOOK")
+        recogniser = Recogniser(World({"p": portal}))
+        for data in (samples, path.read_bytes()):
+            true = configured(encoding=encoding)
+            audio = await recogniser.examine(true, Content(data))
+            assert (audio.problem, audio.untrue, int(audio.seconds)) == (None, None, 25)
+            assert sum(len(one.alternatives[0].words) for one in recogniser.recognise(true, audio).results) == 12 * 8
+        other = stt.MULAW if encoding == stt.ALAW else stt.ALAW
+        for untrue, pace in (({"rate": 16000}, 0.5), ({"channels": 1}, 2), ({"encoding": other}, width)):
+            audio = await recogniser.examine(configured(**{"encoding": encoding, **untrue}), Content(samples))
+            assert (audio.problem, audio.untrue) == (None, pace)
+
+    asyncio.run(run())
+
+
+def test_profanity_filter() -> None:
+    """With the filter the first letter of a profane word is left, in the first alternative only."""
+    turns = (ScriptTurn("client", "Вот чёрт!", "вот чёрт какой дурак", 0, 2000),)
+    spoken = Script("profane", "p", turns, (), (), 2000)
+    recording = Recording(1, Path("none.mp3"), "none.mp3", "speech", 2, 1, spoken, START)
+    audio = Audio("00" * 32, 2.0, recording, None)
+    recogniser = Recogniser(World({}))
+    first, second = (
+        recogniser.recognise(configured(max_alternatives=2, profanity_filter=True), audio).results[0].alternatives
+    )
+    assert first.transcript == "вот ч*** какой д****"
+    assert [one.word for one in first.words] == first.transcript.split()
+    assert second.transcript == "вот чёрт какой"
 
 
 def test_recognize_refuses_uri(tmp_path: Path) -> None:

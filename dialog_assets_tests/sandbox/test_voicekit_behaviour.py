@@ -245,6 +245,7 @@ def test_books_of_submissions(tmp_path: Path) -> None:
             items = served.books.as_dict()["voicekit"]["items"]
             (recording,) = items["recording"]
             assert items["submission"] == {f"r1 {recording}": 3}
+            assert items["config"] == {"MPEG_AUDIO 8000 2": 3}
             assert items["peak_open_calls"] == {"LongRunningRecognize": 3}
 
     asyncio.run(run())
@@ -268,7 +269,7 @@ def test_bad_switches(name: str, value: Any) -> None:
 
 
 def test_switches_are_described() -> None:
-    """Every switch has a line in the table, and its default can be given back as JSON."""
+    """Every switch has a line in the table, and its default can be given back."""
     for one in fields(Behaviour):
         assert one.name in (Behaviour.__doc__ or "")
         assert Behaviour().changed({one.name: getattr(Behaviour(), one.name)}) == Behaviour()

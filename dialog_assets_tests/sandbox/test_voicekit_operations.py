@@ -20,7 +20,7 @@ from dialog_assets.sandbox.voicekit_auth import RefusedError
 from dialog_assets.sandbox.voicekit_operations import CANCEL_S, Operations
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2 as lr
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2 as stt
-from dialog_assets_tests.sandbox.voicekit_support import START, Bench, bench
+from dialog_assets_tests.sandbox.voicekit_support import API_KEY, OTHER_KEY, START, Bench, bench
 
 ANY: dict[str, Any] = {"any_service_id": Empty(), "any_id": Empty(), "any_group": Empty()}
 
@@ -132,6 +132,82 @@ def test_watch_phases(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_watch_is_cut(tmp_path: Path) -> None:
+    """A long idle watch can die as the real one does: INTERNAL with the text of a reset stream."""
+
+    async def run() -> None:
+        async with bench(tmp_path) as served:
+            served.faults.set([{"service": "voicekit", "kind": "watch_cut", "value": 0.05}])
+            with pytest.raises(grpc.aio.AioRpcError, match="RST_STREAM") as caught:
+                await watch(served, lr.OperationFilter(exact_group="g"), listen=True)
+            assert caught.value.code() == grpc.StatusCode.INTERNAL
+
+    asyncio.run(run())
+
+
+def test_large_answers(tmp_path: Path) -> None:
+    """A page above 32 MB is refused with 8 and smaller pages give all; a watch parts what it knows into messages that fit."""
+
+    async def run() -> None:
+        async with bench(tmp_path) as served:
+            text = "а" * 5_500_000
+            result = stt.SpeechRecognitionResult(alternatives=[stt.SpeechRecognitionAlternative(transcript=text)])
+            outcome = stt.RecognizeResponse(results=[result])
+            ids = [submitted(served.server.operations, "g", outcome, key=API_KEY) for _ in range(3)]
+            while served.server.operations.in_progress(API_KEY):
+                await served.wait(ids[-1], 0.05)
+            wanted = lr.OperationFilter(exact_group="g")
+            whole = lr.ListOperationsRequest(filter=wanted)
+            refusal = await code_of(served.call(OPERATIONS, "ListOperations", whole))
+            assert refusal == grpc.StatusCode.RESOURCE_EXHAUSTED
+            page = await served.call(OPERATIONS, "ListOperations", lr.ListOperationsRequest(filter=wanted, page_size=2))
+            assert [one.id for one in page.operations] == ids[:2]
+            *parts, end = await watch(served, wanted, listen=False)
+            assert [operation.id for part in parts for operation in part.initial_state.operations] == ids
+            assert len(parts) > 1
+            assert end.HasField("init_finished")
+
+    asyncio.run(run())
+
+
+def test_deleted_while_waited_for(tmp_path: Path) -> None:
+    """Who waits for an operation is told when it is deleted."""
+
+    async def run() -> None:
+        async with bench(tmp_path, queued_s=30) as served:
+            operation = await served.submit(1)
+            waiting = asyncio.create_task(code_of(served.wait(operation.id, 5)))
+            while not served.counts().get("WaitOperation"):  # noqa: ASYNC110 - the service tells nobody
+                await asyncio.sleep(0.01)
+            served.server.operations.forget(API_KEY, operation.id)
+            assert await waiting == grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(run())
+
+
+def test_another_account_sees_nothing(tmp_path: Path) -> None:
+    """Listing, watching, cancelling and deleting are of one key's operations only, though ids and groups are equal."""
+
+    async def run() -> None:
+        async with bench(tmp_path, queued_s=30) as served:
+            mine = await served.submit(1, group="g")
+            wanted = lr.OperationFilter(exact_group="g")
+            other = {"key": OTHER_KEY}
+            listed = await served.call(OPERATIONS, "ListOperations", lr.ListOperationsRequest(filter=wanted), **other)
+            assert not listed.operations
+            by_id = lr.OperationFilter(exact_id=mine.id)
+            for rpc, request in (
+                ("CancelOperation", lr.CancelOperationRequest(filter=by_id)),
+                ("DeleteOperation", lr.DeleteOperationRequest(filter=by_id)),
+                ("GetOperation", lr.GetOperationRequest(id=mine.id)),
+                ("WaitOperation", lr.WaitOperationRequest(id=mine.id)),
+            ):
+                assert await code_of(served.call(OPERATIONS, rpc, request, **other)) == grpc.StatusCode.NOT_FOUND
+            assert (await served.get(mine.id)).state == lr.ENQUEUED
+
+    asyncio.run(run())
+
+
 def test_list_finds_own_request(tmp_path: Path) -> None:
     """A lost submission is found again by group and x_client_request_id; the filter's state is ignored."""
 
@@ -164,9 +240,9 @@ def test_bad_filters(wanted: dict[str, Any]) -> None:
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def submitted(operations: Operations, group: str = "", outcome: Any = None) -> str:
+def submitted(operations: Operations, group: str = "", outcome: Any = None, key: str = "key") -> str:
     made = operations.submit(
-        "key",
+        key,
         group=group,
         request_id="",
         outcome=outcome if outcome is not None else stt.RecognizeResponse(),
