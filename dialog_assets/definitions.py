@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 
 from dialog_assets.assets.factory import build_assets
-from dialog_assets.assets.jobs import build_job, build_schedule
+from dialog_assets.assets.jobs import build_job, build_recognition_job, build_schedule
+from dialog_assets.assets.sensors import build_sensor
 from dialog_assets.portals import Portal, portals_folder, readable_portals
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.llm import LLMResource
@@ -28,7 +29,7 @@ BROKEN_FILES_CRON = "0 6 * * *"
 def build_defs(
     portals: Sequence[Portal], resource_overrides: Mapping[str, Any] | None = None, *, mistakes: Sequence[str] = ()
 ) -> dg.Definitions:
-    """Assets, a job and a schedule for each portal, and the resources they share.
+    """Assets, jobs, a schedule and a sensor for each portal, and the resources they share.
 
     `mistakes` in other portal files become an asset that fails every morning until they are mended.
     """
@@ -45,8 +46,9 @@ def build_defs(
     }
     definitions = dg.Definitions(
         assets=assets,
-        jobs=[build_job(portal) for portal in portals],
+        jobs=[build(portal) for portal in portals for build in (build_job, build_recognition_job)],
         schedules=[build_schedule(portal) for portal in portals],
+        sensors=[build_sensor(portal) for portal in portals],
         resources={**resources, **(resource_overrides or {})},
         # A process per step costs more than the step, and its waiting is concurrent inside (facts/dagster.md §3).
         executor=dg.in_process_executor,

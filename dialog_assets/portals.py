@@ -176,15 +176,40 @@ class AudioSettings(_Model):
         return Thresholds(**self.model_dump())
 
 
-class SpeechSettings(_Model):
-    """How the portal's recordings are recognised."""
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
-    concurrency: int = Field(50, ge=1, le=50, description="recordings at VoiceKit at once (the account's quota is 50)")
-    vocabulary: tuple[Text, ...] = ()
+
+class SpeechSettings(_Model):
+    """How the portal's recordings are recognised, and at what price."""
+
+    concurrency: int = Field(
+        50, ge=1, le=1000, description="recordings at VoiceKit at once; what all portals share is VOICEKIT_STREAMS"
+    )
+    vocabulary: tuple[Phrase, ...] = Field((), max_length=1000, description="phrases that the recogniser is to expect")
+    profanity_filter: bool = Field(False, description="whether VoiceKit hides obscene words, all but the first letter")
+    phrase_pause_s: float | None = Field(
+        None, gt=0, le=10, description="the pause that ends a phrase; empty: VoiceKit's own (0.6)"
+    )
+    silence_probability: float | None = Field(
+        None, gt=0, lt=1, description="above it sound counts as silence; empty: VoiceKit's own (0.9)"
+    )
+    upload: Literal["storage", "message"] = Field(
+        "storage", description="message: recordings of at most 32 MB go without VoiceKit's storage"
+    )
     rub_per_minute: Decimal = Field(
         Decimal("0.18"), ge=0, description="price of deferred recognition, roubles a minute"
     )
+    immediate_below_s: float = Field(
+        0, ge=0, le=205, description="shorter recordings are recognised at once, at their own price; 0: none"
+    )
+    immediate_rub_per_minute: Decimal = Field(Decimal("0.48"), ge=0, description="price of recognition at once")
     patience_hours: float = Field(1.0, gt=0, description="how long one run waits for recognition")
+    give_up_hours: float = Field(
+        30.0,
+        ge=24,
+        le=96,
+        description="an operation that has not ended by then is cancelled (VoiceKit promises 24 hours)",
+    )
 
 
 class ModelChoice(_Model):

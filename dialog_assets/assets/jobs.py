@@ -1,4 +1,4 @@
-"""One job and one nightly schedule a portal, and the tags that make one run of a range of days."""
+"""A portal's jobs and its nightly schedule, and the tags that make one run of a range of days."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -22,6 +22,21 @@ def build_job(portal: Portal) -> Any:  # Dagster does not export the type of an 
         job_name(portal.portal),
         selection=dg.AssetSelection.groups(portal.portal),
         description=f"{portal.title}: the day's calls from the portal to the summaries.",
+        run_tags={"portal": portal.portal},
+    )
+
+
+def recognition_job_name(portal: str) -> str:
+    """Name of the portal's job, and sensor, for recordings that were at the recogniser when their run ended."""
+    return f"{portal}_recognition"
+
+
+def build_recognition_job(portal: Portal) -> Any:
+    """From the transcripts on; partitioned as they are."""
+    return dg.define_asset_job(
+        recognition_job_name(portal.portal),
+        selection=dg.AssetSelection.assets(dg.AssetKey([portal.portal, "transcripts"])).downstream(),
+        description=f"{portal.title}: recordings that VoiceKit had not recognised when their run ended, to the summaries.",
         run_tags={"portal": portal.portal},
     )
 

@@ -1,11 +1,13 @@
 """Asset `transcripts`: archived recordings through the recogniser into dialogs, each recording bought once (rule 2)."""
 
 import asyncio
+import json
+import logging
 import tempfile
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,28 +15,54 @@ import dagster as dg
 
 from dialog_assets.assets.dialogs import CHANNELS_CHECK, channels_check, dialog_columns, rebuild, recognised_dialog
 from dialog_assets.assets.outcomes import outcome_of
+from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purchase, Way
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
+from dialog_assets.assets.storable import storable
 from dialog_assets.assets.temporary import work_folder
 from dialog_assets.dialogs import turns_key
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
-from dialog_assets.speech.errors import OperationExpired, RecogniserBusy, RecordingRejected, UnexpectedAnswer
-from dialog_assets.speech.port import AudioFormat, Failed, Recognised, Recogniser, poll_delays
-from dialog_assets.speech.prices import recognition_cost
+from dialog_assets.speech.errors import (
+    OperationExpired,
+    RecogniserBusy,
+    RecogniserRefused,
+    RecogniserUnavailable,
+    RecordingRejected,
+    SpeechError,
+    UnexpectedAnswer,
+)
+from dialog_assets.speech.port import AudioFormat, Done, Failed, Label, Options, Pending, Recogniser, poll_delays
 from dialog_assets.store import audio_files, ledger
 from dialog_assets.store import transcripts as table
-from dialog_assets.store.pool import Connection
+from dialog_assets.store.pool import Connection, Row
+from dialog_assets.store.recogniser_slots import Slots
 from dialog_assets.worklist import Outcome
 
-KEPT_FOR = timedelta(days=5)
-"""How long a finished operation's result can be had."""
+log = logging.getLogger("dialog_assets")
 
-VANISHED_LIMIT = 2
+AHEAD = 8
+"""Recordings that are fetched, prepared and uploaded while others have the slots."""
+
+LOST_LIMIT = 2
 """Purchases of one recording that may be lost before nothing more is spent on it."""
 
+FAILED_LIMIT = 5
+"""Recognitions of one recording that may fail for passing reasons."""
+
+IMMEDIATE_LIMIT = 2
+"""Calls of Recognize for one recording that may stay without an answer; then it goes the deferred way."""
+
+OUTAGE_POLLS = 5
+"""Polls in a row that may fail, each after its own retries, before the item counts as one that the service failed."""
+
+SEEN_EVERY_S = 60.0
+SOON, LATEST = timedelta(minutes=1), timedelta(hours=1)
+"""What waits for the vendor is asked for again after a quarter of the time that it has waited, within these."""
+
 T = TypeVar("T")
+Delays = Callable[..., Iterator[float]]
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -51,7 +79,7 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
         async def core(run: StepRun) -> None:
             async with voicekit.recogniser() as recogniser:
-                await recognise(run, archive.open(), recogniser)
+                await recognise(run, archive.open(), recogniser, streams=voicekit.streams())
             async with run.pool.connection() as connection:
                 run.findings.checks.append(await channels_check(run.portal, connection, run.first, run.last))
 
@@ -60,45 +88,157 @@ def build(portal: Portal) -> dg.AssetsDefinition:
     return transcripts
 
 
-async def recognise(run: StepRun, archive: Archive, recogniser: Recogniser) -> None:
-    """Recognise what has no transcript yet; what is not ready when the run's patience ends waits for the next run."""
+@dataclass(frozen=True)
+class Desk:
+    """What the recordings of one run share."""
+
+    run: StepRun
+    archive: Archive
+    recogniser: Recogniser
+    slots: dict[Way, Slots]
+    folder: Path
+    deadline: float
+    delays: Delays
+    preparing: asyncio.Semaphore
+    at_vendor: asyncio.Semaphore
+
+
+async def recognise(
+    run: StepRun,
+    archive: Archive,
+    recogniser: Recogniser,
+    *,
+    streams: int,
+    delays: Delays = poll_delays,
+) -> None:
+    """Recognise what has no transcript yet; what is not ready when the run's patience ends waits for the next run.
+
+    streams: how many the account has; all runs together keep to it. delays: as `poll_delays`.
+    """
     await run.inherit()
     await rebuild(run, recogniser)
-    deadline = asyncio.get_running_loop().time() + run.portal.speech.patience_hours * 3600
-    with work_folder() as folder:
+    speech = run.portal.speech
+    if advice := recogniser.advice(speech.vocabulary):
+        log.warning("%s: %s", run.portal.portal, advice)
+
+    async def has_ended(operation: str) -> bool:
+        try:
+            return not isinstance(await recogniser.poll(operation, None), Pending)
+        except OperationExpired:
+            return True
+        except SpeechError:
+            return False
+
+    async with AsyncExitStack() as stack:
+        slots: dict[Way, Slots] = {
+            way: await stack.enter_async_context(
+                Slots(
+                    run.pool,
+                    f"{recogniser.account}/{way}",
+                    run.portal.portal,
+                    streams,
+                    has_ended=has_ended,
+                    life=timedelta(hours=speech.give_up_hours),
+                )
+            )
+            for way in WAYS
+        }
+        desk = Desk(
+            run,
+            archive,
+            recogniser,
+            slots,
+            stack.enter_context(work_folder()),
+            asyncio.get_running_loop().time() + speech.patience_hours * 3600,
+            delays,
+            asyncio.Semaphore(AHEAD),
+            asyncio.Semaphore(speech.concurrency),
+        )
+
+        await _take_stock(desk)
 
         async def one(item: CallItem) -> Outcome:
-            return await Recognition(run, archive, recogniser, item, folder, deadline).outcome()
+            async with run.pool.connection() as connection:
+                audio = await audio_files.get(connection, run.portal.portal, item.call_id)
+            return await Recognition(desk, item, audio).outcome()
 
-        await run.work(run.items(), one, concurrency=run.portal.speech.concurrency)
+        await run.work(run.items(), one, concurrency=speech.concurrency + AHEAD)
+
+
+async def _take_stock(desk: Desk) -> None:
+    """Find out what became of submissions of which earlier runs did not hear, so that no stream is held for nothing.
+
+    What cannot be found out now is left to each recording's turn.
+    """
+    portal = desk.run.portal.portal
+    async with desk.run.pool.connection() as connection:
+        unheard = await ledger.unheard(connection, portal, "transcripts")
+
+    async def look(row: Row) -> None:
+        async with desk.run.pool.connection() as connection:
+            audio = await audio_files.get(connection, portal, row["call_id"])
+        recogniser, _, input_key = row["request_key"].split("/", 2)
+        purchase = Purchase(
+            desk.run,
+            recogniser,
+            desk.slots["deferred"],
+            "deferred",
+            call_id=row["call_id"],
+            day=row["day"],
+            input_key=input_key,
+            duration_s=audio["duration_s"],
+        )
+        async with desk.preparing:
+            try:
+                found = await desk.recogniser.find(purchase.label(row))
+            except SpeechError as error:
+                log.warning(
+                    "%s call %s: what became of its submission is not known yet: %s", portal, row["call_id"], error
+                )
+                return
+        await (purchase.free_slot() if found is None else purchase.accepted(found))
+
+    await asyncio.gather(*(look(row) for row in unheard if row["model"] == "deferred"))
+    for slots in desk.slots.values():
+        await slots.drop_unasked()
 
 
 class Recognition:
     """One recording on its way: asked (written down) → accepted (operation id stored) → answered and stored."""
 
-    def __init__(
-        self, run: StepRun, archive: Archive, recogniser: Recogniser, item: CallItem, folder: Path, deadline: float
-    ) -> None:
-        self._run = run
-        self._archive = archive
-        self._recogniser = recogniser
+    def __init__(self, desk: Desk, item: CallItem, audio: Row) -> None:
+        self._desk = desk
+        self._run = desk.run
+        self._recogniser = desk.recogniser
         self._item = item
-        self._folder = folder
-        self._deadline = deadline
-        self._portal = run.portal.portal
-        self._key = f"{recogniser.name}/{item.call_id}/{item.input_key}"
-        self._group = f"{self._portal}-{item.day}"
+        self._audio = audio
+        self._portal = desk.run.portal.portal
+        self._deferred, self._immediate = (
+            Purchase(
+                desk.run,
+                desk.recogniser.name,
+                desk.slots[way],
+                way,
+                call_id=item.call_id,
+                day=item.day,
+                input_key=item.input_key,
+                duration_s=audio["duration_s"],
+            )
+            for way in WAYS
+        )
+        speech = desk.run.portal.speech
+        self._options = Options(
+            speech.vocabulary, speech.profanity_filter, speech.phrase_pause_s, speech.silence_probability
+        )
 
     async def outcome(self) -> Outcome:
         """Take the recording up where an earlier run left it. Raises the speech room's errors, but not RecogniserBusy."""
-        async with self._run.pool.connection() as connection:
-            audio = await audio_files.get(connection, self._portal, self._item.call_id)
         try:
             try:
-                return await self._once(audio)
+                return await self._once()
             except OperationExpired:
                 # Nothing of it was kept: it is bought again, but only once a run.
-                return await self._once(audio)
+                return await self._once()
         except OperationExpired:
             given_up = await self._given_up()
             if given_up is None:
@@ -107,90 +247,222 @@ class Recognition:
         except RecogniserBusy:
             return self._waiting("recogniser_busy")
 
-    async def _once(self, audio: dict[str, Any]) -> Outcome:
-        """The outcome by one operation. Raises OperationExpired once the ledger has its price and it is out of the way."""
-        operation = await self._operation(audio)
-        if isinstance(operation, Outcome):
-            return operation
-        try:
-            return await self._finish(audio, operation)
-        except OperationExpired:
-            async with self._run.pool.connection() as connection:
-                await self._book_price(connection, audio, operation)
-                await ledger.lost(connection, self._portal, self._key, KEPT_FOR)
-            raise
-
-    async def _operation(self, audio: dict[str, Any]) -> str | Outcome:
-        """The id of the operation that recognises this recording: known, found at the vendor, or newly submitted.
-
-        An outcome if there is none and none may be bought now.
-        """
-        async with self._run.pool.connection() as connection:
-            row = await ledger.find(connection, self._portal, self._key)
-        if row is not None and row["vendor_request_id"]:
-            return str(row["vendor_request_id"])
+    async def _once(self) -> Outcome:
+        """The outcome by one purchase: an earlier run's, or a new one. Raises OperationExpired once it is out of the way."""
+        row = await self._deferred.open()
+        if row is not None and row["model"] == self._immediate.way:
+            if row["answer"] is not None:
+                return await self._recognised(self._immediate, row["vendor_request_id"], json.loads(row["answer"]))
+            # Nothing tells what became of it: it counts as paid for.
+            await self._immediate.close(UNCLEAR_ANSWER)
+            row = None
         if row is not None:
-            # A run ended between asking and hearing: the vendor's list tells whether it was asked.
-            request_id = self._request_id(row)
-            found = await self._patiently(lambda: self._recogniser.find(request_id, self._group))
-            if found is not None:
-                return await self._accept(audio, found)
+            operation = await self._known(row)
+            if operation is not None:
+                return await self._finish(row, operation)
         given_up = await self._given_up()
         if given_up is not None:
             return given_up
         if not self._has_time(0):
-            # The run would not wait for it, and more than `concurrency` recordings would be at the vendor.
+            # The run would not wait for it.
             return self._waiting("recognition")
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            uri, described = await self._upload(audio, Path(folder))
-        return await self._accept(audio, await self._patiently(lambda: self._submit(uri, described)))
+        return await self._new()
 
-    async def _submit(self, uri: str, described: AudioFormat) -> str:
-        """Buy the recognition. What was asked by a run that ended, and did not arrive, is asked under its own id."""
-        async with self._run.pool.connection() as connection:
-            row = await ledger.find(connection, self._portal, self._key)
-        try:
-            return await self._recogniser.submit(
-                uri,
-                described,
-                request_id=self._request_id(row or await self._ask()),
-                group=self._group,
-                vocabulary=self._run.portal.speech.vocabulary,
-            )
-        except RecordingRejected as error:
-            await self._fail(error.reason)
-            raise
-        except RecogniserBusy:
-            await self._fail("busy")
-            raise
+    async def _known(self, row: Row) -> str | None:
+        """The operation of an earlier run, by its id or from the vendor's list; None: it has not arrived."""
+        operation = row["vendor_request_id"]
+        if operation is not None:
+            await self._deferred.resumed(operation)
+            return str(operation)
+        found = await self._patiently(lambda: self._recogniser.find(self._deferred.label(row)))
+        if found is not None:
+            await self._deferred.accepted(found)
+        return found
 
-    async def _finish(self, audio: dict[str, Any], operation: str) -> Outcome:
-        """Wait for the operation and turn its answer into the outcome."""
-        for delay in poll_delays():
-            reason = "recognition"
+    async def _new(self) -> Outcome:
+        """Buy the recognition, at once where that is wanted and possible, and wait for it."""
+        folder = tempfile.TemporaryDirectory(dir=self._desk.folder)
+        with folder:
+            async with self._desk.preparing:
+                path, name, described = await self._prepare(Path(folder.name))
+            if self._goes_at_once(path, described):
+                outcome = await self._at_once(path, described)
+                if outcome is not None:
+                    return outcome
+            async with self._desk.preparing:
+                in_message = self._run.portal.speech.upload == "message"
+                recording = await self._patiently(lambda: self._recogniser.upload(path, name, in_message=in_message))
+            if isinstance(recording, str):
+                folder.cleanup()
+            async with self._desk.at_vendor:
+                row, operation = await self._buy(recording, described)
+                folder.cleanup()
+                return await self._finish(row, operation)
+
+    async def _prepare(self, folder: Path) -> tuple[Path, str, AudioFormat]:
+        """The archived recording in a form that the recogniser takes: file, name in the recogniser's storage, description."""
+        # PyAV takes long to import, and only this step and the one before need it.
+        from dialog_assets.audio.convert import prepare
+        from dialog_assets.audio.probe import probe
+
+        path = folder / "recording"
+        await self._desk.archive.get(self._audio["s3_key"], path)
+        found = await asyncio.to_thread(probe, path)
+        prepared = await asyncio.to_thread(prepare, path, found, folder / "prepared")
+        name = f"{self._portal}-{found.sha256}-{prepared.encoding}"
+        described = AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, found.duration_s)
+        return prepared.path, name, described
+
+    def _goes_at_once(self, path: Path, described: AudioFormat) -> bool:
+        below_s = self._run.portal.speech.immediate_below_s
+        size = path.stat().st_size
+        return described.duration_s < below_s and self._recogniser.takes_at_once(size, described.duration_s)
+
+    async def _at_once(self, path: Path, described: AudioFormat) -> Outcome | None:
+        """The outcome by Recognize; None when it has been left without an answer too often."""
+        purchase = self._immediate
+
+        async def ask() -> tuple[Label, dict[str, Any]]:
+            label = purchase.label(await purchase.ask())
             try:
-                answer = await self._recogniser.poll(operation)
+                return label, await self._recogniser.recognise_at_once(path, described, self._options, label)
+            except SpeechError as error:
+                await self._note(purchase, error)
+                raise
+
+        while await purchase.unclear_before() < IMMEDIATE_LIMIT:
+            await self._take_slot(purchase)
+            try:
+                label, raw = await self._patiently(ask)
+            except RecogniserUnavailable as error:
+                # There is no list of such calls, so nothing tells whether it was done: it counts as paid for.
+                log.info("%s: %s", self._item.name, error)
+                await purchase.close(UNCLEAR_ANSWER)
+            except SpeechError:
+                await purchase.free_slot()
+                raise
+            else:
+                raw = storable(raw)
+                await purchase.answered(label.request_id, json.dumps(raw))
+                return await self._recognised(purchase, label.request_id, raw)
+        return None
+
+    async def _buy(self, recording: str | Path, described: AudioFormat) -> tuple[Row, str]:
+        """Submit it within the quota, once: the purchase's row and the operation."""
+        purchase = self._deferred
+
+        async def submit() -> tuple[Row, str]:
+            row = await purchase.open()
+            # What a run that ended had asked, and what did not arrive, is asked under its own id.
+            row = await purchase.ask() if row is None else await purchase.ask_again(row)
+            try:
+                return row, await self._recogniser.submit(recording, described, self._options, purchase.label(row))
+            except SpeechError as error:
+                await self._note(purchase, error)
+                raise
+
+        await self._take_slot(purchase)
+        try:
+            row, operation = await self._patiently(submit)
+        except RecogniserUnavailable:
+            await purchase.hold_unclear()
+            raise
+        except SpeechError:
+            await purchase.free_slot()
+            raise
+        await purchase.accepted(operation)
+        return row, operation
+
+    async def _take_slot(self, purchase: Purchase) -> None:
+        """Raises RecogniserBusy when the run's patience ends before one of the account's streams is free."""
+        if not await purchase.take_slot(self._desk.deadline):
+            raise RecogniserBusy("all streams of the account are in use")
+
+    @staticmethod
+    async def _note(purchase: Purchase, error: SpeechError) -> None:
+        """Write down what a refusal means for the ledger: without an entry the next run looks for it at the vendor."""
+        if isinstance(error, RecordingRejected):
+            await purchase.failed(error.reason)
+        elif isinstance(error, RecogniserBusy | RecogniserRefused):
+            await purchase.not_taken("busy" if isinstance(error, RecogniserBusy) else "refused")
+            await purchase.keep_slot()
+
+    async def _finish(self, row: Row, operation: str) -> Outcome:
+        """Wait for the operation and turn its answer into the outcome."""
+        label, loop = self._deferred.label(row), asyncio.get_running_loop()
+        seen, outages, reason = loop.time(), 0, "recognition"
+        for delay in self._desk.delays(waited=_age(row).total_seconds()):
+            answer: Pending | Failed | dict[str, Any] = Pending("processing")
+            try:
+                answer = await self._look(operation, label)
+                outages, reason = 0, "recognition"
             except RecogniserBusy:
                 reason = "recogniser_busy"
-            else:
-                if isinstance(answer, Recognised):
-                    return await self._recognised(audio, operation, answer.raw)
-                if isinstance(answer, Failed):
-                    await self._fail(f"{answer.code}: {answer.text}"[:200])
-                    return Outcome(
-                        "failed",
-                        reason="recognition_failed",
-                        detail=f"{self._recogniser.name} code {answer.code}",
-                        next_try=datetime.now(UTC) if answer.transient else None,
-                    )
+            except RecogniserUnavailable:
+                outages += 1
+                if outages == OUTAGE_POLLS:
+                    raise
+            if isinstance(answer, Failed):
+                return await self._failed(row, answer)
+            if not isinstance(answer, Pending):
+                await self._deferred.answered(operation)
+                return await self._recognised(self._deferred, operation, answer)
+            if _age(row) > timedelta(hours=self._run.portal.speech.give_up_hours):
+                return await self._timed_out(operation)
             if not self._has_time(delay):
                 break
+            if loop.time() - seen >= SEEN_EVERY_S:
+                await self._deferred.keep_slot()
+                seen = loop.time()
             await asyncio.sleep(delay)
-        return self._waiting(reason)
+        return self._waiting(reason, _age(row))
+
+    async def _look(self, operation: str, label: Label) -> Pending | Failed | dict[str, Any]:
+        """The operation's state, or its answer; what cannot be had any more is closed in the ledger with its price."""
+        try:
+            state = await self._recogniser.poll(operation, label)
+            return storable(await self._recogniser.fetch(state)) if isinstance(state, Done) else state
+        except OperationExpired:
+            await self._deferred.lose(operation)
+            raise
+        except RecordingRejected as error:
+            await self._deferred.close(error.reason)
+            raise
+        except UnexpectedAnswer:
+            await self._deferred.close("unexpected_answer")
+            raise
+
+    async def _failed(self, row: Row, answer: Failed) -> Outcome:
+        await self._deferred.failed(f"{answer.code}: {answer.text}")
+        tries = row["attempts"]
+        again = answer.transient and tries < FAILED_LIMIT
+        return Outcome(
+            "failed",
+            reason="recognition_failed",
+            detail=f"{self._recogniser.name} code {answer.code}"
+            + (f", try {tries} of {FAILED_LIMIT}" if tries > 1 else ""),
+            next_try=datetime.now(UTC) + timedelta(minutes=15) * (tries - 1) if again else None,
+        )
+
+    async def _timed_out(self, operation: str) -> Outcome:
+        """The end of an operation that does not end by itself."""
+        hours = self._run.portal.speech.give_up_hours
+        try:
+            await self._recogniser.cancel(operation)
+        except SpeechError as error:
+            log.warning("%s: its operation %s could not be cancelled: %s", self._item.name, operation, error)
+        await self._deferred.close("timed_out", at_vendor=True)
+        again = await self._given_up() is None
+        return Outcome(
+            "failed",
+            reason="recognition_timed_out",
+            detail=f"{self._recogniser.name} operation {operation} had not ended after {hours:g} hours and was cancelled",
+            next_try=datetime.now(UTC) if again else None,
+        )
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until the recogniser is not busy. Raises RecogniserBusy when the run's patience ends."""
-        delays = poll_delays()
+        delays = self._desk.delays()
         while True:
             try:
                 return await ask()
@@ -202,49 +474,34 @@ class Recognition:
 
     def _has_time(self, delay: float) -> bool:
         """Whether the run's patience lasts for another `delay` seconds."""
-        return asyncio.get_running_loop().time() + delay <= self._deadline
+        return asyncio.get_running_loop().time() + delay <= self._desk.deadline
 
     @staticmethod
-    def _waiting(reason: str) -> Outcome:
-        return Outcome("waiting", reason=reason, next_try=datetime.now(UTC) + timedelta(seconds=1))
+    def _waiting(reason: str, waited: timedelta = timedelta(0)) -> Outcome:
+        return Outcome("waiting", reason=reason, next_try=datetime.now(UTC) + min(max(SOON, waited / 4), LATEST))
 
     async def _given_up(self) -> Outcome | None:
         """The end of a recording whose purchases the vendor keeps losing."""
-        async with self._run.pool.connection() as connection:
-            number = await ledger.vanished(connection, self._portal, self._key)
-        if number < VANISHED_LIMIT:
+        number = await self._deferred.lost_before()
+        if number < LOST_LIMIT:
             return None
         return Outcome(
             "failed",
             reason="recognition_vanished",
-            detail=f"{self._recogniser.name} took the recording {number} times and then did not know the operation: "
-            "nothing more is bought for it; show the vendor the operation ids in table ledger",
+            detail=f"{self._recogniser.name} took the recording {number} times and then did not know the operation, or did "
+            "not end it: nothing more is bought for it; show the vendor the operation ids in table ledger",
         )
 
-    async def _recognised(self, audio: dict[str, Any], operation: str, raw: dict[str, Any]) -> Outcome:
-        cost = self._price(audio)
-
-        async def book(connection: Connection) -> None:
-            await ledger.answered(
-                connection,
-                self._portal,
-                self._key,
-                cost=cost,
-                currency="RUB",
-                vendor_request_id=operation,
-                audio_seconds=audio["duration_s"],
-            )
-            await ledger.settle(connection, self._portal, [self._key])
-
+    async def _recognised(self, purchase: Purchase, operation: str, raw: dict[str, Any]) -> Outcome:
+        audio, paid = self._audio, (purchase.key,)
         try:
             phrases = self._recogniser.phrases(raw)
         except UnexpectedAnswer as error:
             # Paid all the same; asking again would give the same.
-            return replace(outcome_of(error), save=book)
+            return replace(outcome_of(error), paid=paid)
         dialog, rules = await recognised_dialog(self._run, self._item.call_id, audio, phrases)
 
         async def save(connection: Connection) -> None:
-            await book(connection)
             await table.put(
                 connection,
                 self._portal,
@@ -253,67 +510,16 @@ class Recognition:
                 operation_id=operation,
                 sha256=audio["sha256"],
                 raw=raw,
-                cost_rub=cost,
+                cost_rub=purchase.cost_rub,
                 **dialog_columns(dialog, rules, audio),
             )
 
         if not dialog.turns:
-            return Outcome("skipped", reason="no_speech", save=save)
-        return Outcome("done", output_key=turns_key(dialog.turns), save=save)
+            return Outcome("skipped", reason="no_speech", save=save, paid=paid)
+        return Outcome("done", output_key=turns_key(dialog.turns), save=save, paid=paid)
 
-    async def _upload(self, audio: dict[str, Any], folder: Path) -> tuple[str, AudioFormat]:
-        """Bring the archived recording to the recogniser's storage, in a form that it takes."""
-        # PyAV takes long to import, and only this step and the one before need it.
-        from dialog_assets.audio.convert import prepare
-        from dialog_assets.audio.probe import probe
 
-        path = folder / "recording"
-        await self._archive.get(audio["s3_key"], path)
-        found = await asyncio.to_thread(probe, path)
-        prepared = await asyncio.to_thread(prepare, path, found, folder / "prepared")
-        name = f"{self._portal}-{found.sha256}-{prepared.encoding}"
-        uri = await self._patiently(lambda: self._recogniser.upload(prepared.path, name))
-        return uri, AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, found.duration_s)
-
-    async def _ask(self) -> dict[str, Any]:
-        async with self._run.pool.connection() as connection:
-            return await ledger.ask(
-                connection,
-                self._portal,
-                self._key,
-                {
-                    "vendor": self._recogniser.name,
-                    "model": "deferred",
-                    "step": "transcripts",
-                    "day": self._item.day,
-                    "call_id": self._item.call_id,
-                    "rub_rate": Decimal(1),
-                },
-            )
-
-    def _request_id(self, row: dict[str, Any]) -> str:
-        return f"{self._portal}-{self._item.call_id}-{row['id']}-{row['attempts']}"
-
-    async def _accept(self, audio: dict[str, Any], operation: str) -> str:
-        async with self._run.pool.connection() as connection:
-            await self._book_price(connection, audio, operation)
-        return operation
-
-    async def _book_price(self, connection: Connection, audio: dict[str, Any], operation: str) -> None:
-        """From here on the bill shows it, whatever becomes of the result."""
-        await ledger.accepted(
-            connection,
-            self._portal,
-            self._key,
-            operation,
-            cost=self._price(audio),
-            currency="RUB",
-            audio_seconds=audio["duration_s"],
-        )
-
-    def _price(self, audio: dict[str, Any]) -> Decimal:
-        return recognition_cost(float(audio["duration_s"]), self._run.portal.speech.rub_per_minute)
-
-    async def _fail(self, reason: str) -> None:
-        async with self._run.pool.connection() as connection:
-            await ledger.failed(connection, self._portal, self._key, reason)
+def _age(row: Row) -> timedelta:
+    """How long ago the vendor was asked."""
+    asked_at: datetime = row["asked_at"]
+    return datetime.now(UTC) - asked_at

@@ -19,6 +19,7 @@ from dialog_assets.resources.environment import required
 from dialog_assets.resources.s3 import ArchiveResource
 from dialog_assets.resources.s3_exposure import exposure
 from dialog_assets.resources.voicekit import VoiceKitResource
+from dialog_assets.speech.port import Label
 from dialog_assets.store import rules, server
 from dialog_assets.store.pool import Pool, open_pool
 
@@ -125,7 +126,7 @@ async def _archive() -> str:
 
 async def _voicekit() -> str:
     async with VoiceKitResource().recogniser() as recogniser:
-        await recogniser.find("doctor", "doctor")
+        await recogniser.find(Label("doctor", "doctor"))
     return "key and secret are accepted"
 
 

@@ -34,7 +34,7 @@ from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Fault, Faults
 from dialog_assets.sandbox.inbound_objects import Contents, Objects, Span, Writing, whole_sha256
-from dialog_assets.sandbox.inbound_signature import UNSIGNED, SignatureError, check_signature
+from dialog_assets.sandbox.inbound_signature import SignatureError, check_signature
 
 SERVICE = "voicekit"
 BUCKET = "inbound"
@@ -272,7 +272,7 @@ class InboundStorage:
         writing = Writing(self._contents, int(length))
         async for chunk in asked.stream:
             writing.write(chunk)
-        _check_payload(asked.request, writing.sha256.hexdigest())
+        check_payload(asked.request.headers, writing.sha256.hexdigest())
         given = asked.request.headers.get("content-md5")
         if given and given != base64.b64encode(writing.md5.digest()).decode():
             raise _S3Error(400, "BadDigest", "Content-MD5 differs from the body's.")
@@ -302,7 +302,7 @@ class InboundStorage:
             body += chunk
             if len(body) > BODY_LIMIT:
                 raise _S3Error(400, "MalformedXML", "The list of parts is too long.")
-        _check_payload(asked.request, hashlib.sha256(body).hexdigest())
+        check_payload(asked.request.headers, hashlib.sha256(body).hexdigest())
         upload = _upload(asked)
         listed = _listed_parts(body)
         if any(number not in upload.parts or upload.parts[number].etag != etag for number, etag in listed):
@@ -368,11 +368,6 @@ def _refuse_checksums(request: Request) -> None:
             "NotImplemented",
             f"{what} is not supported: switch checksums off (request_checksum_calculation=when_required).",
         )
-
-
-def _check_payload(request: Request, sha256: str) -> None:
-    if request.headers["x-amz-content-sha256"] not in (UNSIGNED, sha256):
-        raise _S3Error(400, "XAmzContentSHA256Mismatch", "x-amz-content-sha256 differs from the body's.")
 
 
 def _listed_parts(body: bytes) -> list[tuple[int, str]]:

@@ -23,6 +23,12 @@ class SignatureError(Exception):
         super().__init__(text)
 
 
+def check_payload(headers: Mapping[str, str], sha256: str) -> None:
+    """Raise SignatureError unless the body, whose hash is `sha256`, is the one that was signed."""
+    if headers.get("x-amz-content-sha256") not in (UNSIGNED, sha256):
+        raise SignatureError("XAmzContentSHA256Mismatch", "x-amz-content-sha256 differs from the body's.", 400)
+
+
 def check_signature(
     method: str,
     raw_path: str,

@@ -13,6 +13,7 @@ Books, service "s3": counts by call, "upload_bytes"; items "stored" by object ke
 
 from __future__ import annotations
 
+import hashlib
 import io
 import socket
 import struct
@@ -25,7 +26,7 @@ from xml.sax.saxutils import escape
 
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.faults import Faults
-from dialog_assets.sandbox.inbound_signature import SignatureError, check_signature
+from dialog_assets.sandbox.inbound_signature import SignatureError, check_payload, check_signature
 
 SERVICE = "s3"
 
@@ -74,7 +75,7 @@ class Front:
         self._app = app
         self._books = books
         self._faults = faults
-        self._keys = {"access_key": access_key, "secret_key": secret_key}
+        self._secrets = {access_key: secret_key}
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -87,15 +88,16 @@ class Front:
         body = environ["wsgi.input"].read(_length(environ))
         environ["wsgi.input"] = io.BytesIO(body)
         try:
+            headers = _headers(environ)
             check_signature(
                 environ["REQUEST_METHOD"],
                 environ["RAW_URI"].partition("?")[0],
                 environ["QUERY_STRING"],
-                _headers(environ),
-                body,
+                headers,
+                secrets=self._secrets,
                 now=datetime.now(UTC),
-                **self._keys,
             )
+            check_payload(headers, hashlib.sha256(body).hexdigest())
         except SignatureError as error:
             return _refuse(environ, start_response, error.status, error.code, error.text)
         self._books.count(SERVICE, call)

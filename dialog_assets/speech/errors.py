@@ -5,7 +5,7 @@
     ├── RecogniserBusy          over quota, and it stayed so: nothing was started; later it may work
     ├── RecogniserUnavailable   no answer or a server fault: later it may work; what was asked may have been done
     ├── RecordingRejected       this recording will not be recognised, the others may
-    ├── OperationExpired        the operation is unknown, deleted or past its five days
+    ├── OperationExpired        the operation is unknown: deleted, past its five days, or another key's
     └── UnexpectedAnswer        an answer that the contract does not know
 
 Texts hold gRPC codes and the service's own words with credentials taken out; never a token, key, name or phone.
@@ -44,7 +44,7 @@ class RecordingRejected(SpeechError):
     """This recording cannot be recognised; asking again gives the same.
 
     `reason` is a code for `call_steps`: `unsupported_audio`, `refused_by_recogniser`, `refused_by_storage`,
-    `answer_too_large`, and `missing_in_storage`, which an upload and a new submission may cure.
+    `message_too_large`, and `missing_in_storage`, which an upload and a new submission may cure.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -53,7 +53,7 @@ class RecordingRejected(SpeechError):
 
 
 class OperationExpired(SpeechError):
-    """The operation id is unknown: deleted, or finished more than five days ago. Submit the recording again."""
+    """The operation cannot be had: deleted, finished more than five days ago, or of another key. Submit it again."""
 
 
 class UnexpectedAnswer(SpeechError):

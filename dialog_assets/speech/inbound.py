@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,6 +30,10 @@ URI_PREFIX = "storage://s3.api.tinkoff.ai/inbound/"
 
 REUSE_FOR = timedelta(days=4)
 """Files stay five days and recognition may take one, so an older file is sent again."""
+
+_PART = 16 * 1024 * 1024
+_TRANSFER = TransferConfig(multipart_threshold=2 * _PART, multipart_chunksize=_PART, use_threads=False)
+"""A long recording goes in parts: read as they are sent, and one that fails is sent again without the others."""
 
 _TELLTALES = ("botocore.auth", "botocore.endpoint")
 """At DEBUG these write whole signed requests, and the API key is a part of the signature's header."""
@@ -118,10 +124,11 @@ def _send(client: S3Client, path: Path, name: str) -> ClientError | BotoCoreErro
     """What went wrong, or None. Returned, not raised, so that the typed error does not carry boto3's text along."""
     try:
         if not _is_there(client, name, path.stat().st_size):
-            with path.open("rb") as file:
-                client.put_object(Bucket=BUCKET, Key=name, Body=file)
+            client.upload_file(str(path), BUCKET, name, Config=_TRANSFER)
     except (ClientError, BotoCoreError) as error:
         return error
+    except Boto3Error as error:  # upload_file wraps what went wrong with a part
+        return error.__context__ if isinstance(error.__context__, ClientError | BotoCoreError) else BotoCoreError()
     return None
 
 

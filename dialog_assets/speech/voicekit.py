@@ -1,22 +1,24 @@
-"""T-Bank (Tinkoff) VoiceKit behind the recogniser port: deferred recognition by URI over gRPC.
+"""T-Bank (Tinkoff) VoiceKit behind the recogniser port: deferred recognition over gRPC, and Recognize for short recordings.
 
-Here: which answers are repeated, which are errors and of what type, and how VoiceKit's messages become the port's values.
-Not here: when to poll and for how long (the caller's), tokens (`auth.py`), the storage (`inbound.py`).
+Here: the calls, and how VoiceKit's messages become the port's values. Beside it: what is told about a recording
+(`voicekit_config.py`), what is repeated and what refusals mean (`voicekit_calls.py`), tokens (`auth.py`), the storage
+(`inbound.py`). Not here: when to poll and for how long, the account's quota, what is paid for (the caller's).
 Source: facts/voicekit.md; the section is named where it decides something.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -29,53 +31,35 @@ from dialog_assets.speech.errors import (
     RecogniserBusy,
     RecogniserRefused,
     RecogniserUnavailable,
-    RecordingRejected,
     SpeechError,
     UnexpectedAnswer,
 )
 from dialog_assets.speech.inbound import Inbound
-from dialog_assets.speech.port import AudioFormat, Encoding, Failed, Pending, Phrase, Recognised
+from dialog_assets.speech.port import AudioFormat, Done, Failed, Label, Options, Pending, Phrase, Reference
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2, longrunning_pb2_grpc
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2, stt_pb2_grpc
+from dialog_assets.speech.voicekit_calls import FAULTS, MESSAGE_LIMIT, QUOTA, Calls, Method
+from dialog_assets.speech.voicekit_config import ADVISED_LENGTH, doubtful, recognition_config
 
 log = logging.getLogger(__name__)
 
-MESSAGE_LIMIT = 32 * 1024 * 1024
+CONTENT_LIMIT = MESSAGE_LIMIT - 256 * 1024
+"""Bytes of a recording inside a message, which holds the vocabulary too."""
+
+AT_ONCE_LIMIT_S = 205.0
+"""Calls of Recognize below 3 min 25 s are not cut by the service's releases (section 3.4), and recognition is no slower
+than speech."""
+
+LOOKS = 3
+"""How often an operation is looked for after an unclear answer: a listing may be behind."""
+
+STORAGE_PAUSE_S = 60.0
+"""How long a storage that failed is passed over where the recording can go without it."""
+
 PAGE_SIZE = 25
 """Operations a page: an hour's answer is near 1 MB and a listing may carry answers, so this stays below the limit."""
 
-SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000})
-ENCODINGS: dict[Encoding, stt_pb2.AudioEncoding] = {
-    "mp3": stt_pb2.MPEG_AUDIO,
-    "pcm_s16le": stt_pb2.LINEAR16,
-    "pcm_alaw": stt_pb2.ALAW,
-    "pcm_mulaw": stt_pb2.MULAW,
-    "aac_adts": stt_pb2.ADTS_AAC,
-}
-
-_Code = grpc.StatusCode
-_QUOTA = frozenset({_Code.RESOURCE_EXHAUSTED})
-_FAULTS = frozenset(
-    {_Code.UNKNOWN, _Code.DEADLINE_EXCEEDED, _Code.ABORTED, _Code.INTERNAL, _Code.UNAVAILABLE, _Code.CANCELLED}
-)
-_SETUP = {
-    _Code.UNAUTHENTICATED: "check VOICEKIT_API_KEY and VOICEKIT_SECRET_KEY",
-    _Code.PERMISSION_DENIED: "the key lacks the right: ask the vendor to add speech recognition to it",
-    _Code.UNIMPLEMENTED: "the address offers no such service: check VOICEKIT_ENDPOINT",
-}
-
 _ENDPOINT = re.compile(r"([^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):\d+")
-
-_Request = TypeVar("_Request", contravariant=True)
-_Answer = TypeVar("_Answer", covariant=True)
-
-
-class _Method(Protocol[_Request, _Answer]):
-    """A unary method of a generated stub, which comes without types."""
-
-    def __call__(
-        self, request: _Request, *, timeout: float, metadata: Sequence[tuple[str, str]]
-    ) -> Awaitable[_Answer]: ...
 
 
 class VoiceKit:
@@ -83,7 +67,7 @@ class VoiceKit:
 
     endpoint: host:port, TLS if the port ends in 443, else plaintext (section 2).
     storage_url: base URL of the storage that holds the bucket `inbound`.
-    deadline_s: seconds that one request may take.
+    deadline_s: seconds that one request may take; `at_once_deadline_s`: those of Recognize.
     attempts: tries of one request that is safe to repeat; waits between them start at `backoff_s` and double.
     now: gives Unix seconds for the tokens' end.
     """
@@ -98,6 +82,7 @@ class VoiceKit:
         storage_url: str = "https://s3.api.tinkoff.ai",
         *,
         deadline_s: float = 30.0,
+        at_once_deadline_s: float = 240.0,
         attempts: int = 5,
         backoff_s: float = 0.5,
         now: Callable[[], float] = time.time,
@@ -107,15 +92,27 @@ class VoiceKit:
                 "VoiceKit's address is not host:port, such as api.tinkoff.ai:443: set VOICEKIT_ENDPOINT"
             )
         self._endpoint = endpoint
-        self._tokens = auth.Tokens(api_key, secret_key, now=now)
-        self._secret_key = secret_key.strip()
+        self._calls = Calls(
+            auth.Tokens(api_key, secret_key, now=now),
+            secret_key.strip(),
+            attempts=attempts,
+            backoff_s=backoff_s,
+            deadline_s=deadline_s,
+        )
         self._inbound = Inbound(storage_url, api_key, secret_key, attempts=attempts)
-        self._deadline_s = deadline_s
+        self._at_once_deadline_s = at_once_deadline_s
         self._attempts = attempts
-        self._backoff_s = backoff_s
+        self._account = f"voicekit-{hashlib.sha256(api_key.strip().encode()).hexdigest()[:16]}"
+        self._memory = _Memory(MESSAGE_LIMIT)
+        self._storage_failed_at: float | None = None
 
     def __repr__(self) -> str:
         return f"VoiceKit({self._endpoint})"
+
+    @property
+    def account(self) -> str:
+        """The API key's hash: ids, listings and quotas of VoiceKit are per key."""
+        return self._account
 
     async def __aenter__(self) -> Self:
         options = [
@@ -128,11 +125,13 @@ class VoiceKit:
             self._channel = grpc.aio.insecure_channel(self._endpoint, options)
         stt: Any = stt_pb2_grpc.SpeechToTextStub(self._channel)  # type: ignore[no-untyped-call]
         operations: Any = longrunning_pb2_grpc.OperationsStub(self._channel)  # type: ignore[no-untyped-call]
-        self._submit: _Method[stt_pb2.LongRunningRecognizeRequest, longrunning_pb2.Operation]
+        self._submit: Method[stt_pb2.LongRunningRecognizeRequest, longrunning_pb2.Operation]
         self._submit = stt.LongRunningRecognize
-        self._get: _Method[longrunning_pb2.GetOperationRequest, longrunning_pb2.Operation] = operations.GetOperation
-        self._list: _Method[longrunning_pb2.ListOperationsRequest, longrunning_pb2.ListOperationsResponse]
+        self._recognize: Method[stt_pb2.RecognizeRequest, stt_pb2.RecognizeResponse] = stt.Recognize
+        self._get: Method[longrunning_pb2.GetOperationRequest, longrunning_pb2.Operation] = operations.GetOperation
+        self._list: Method[longrunning_pb2.ListOperationsRequest, longrunning_pb2.ListOperationsResponse]
         self._list = operations.ListOperations
+        self._cancel: Method[longrunning_pb2.CancelOperationRequest, Any] = operations.CancelOperation
         return self
 
     async def __aexit__(
@@ -141,54 +140,81 @@ class VoiceKit:
         await self._channel.close()
         await self._inbound.close()
 
-    async def upload(self, path: Path, object_name: str) -> str:
-        """See `Inbound.upload`."""
-        return await self._inbound.upload(path, object_name)
+    async def upload(self, path: Path, object_name: str, *, in_message: bool = False) -> Reference:
+        """See `Inbound.upload`; a file of at most 32 MB goes without the storage where that is wanted, or is down."""
+        small = _fits(path)
+        if small and (in_message or self._storage_is_down()):
+            return path
+        try:
+            return await self._inbound.upload(path, object_name)
+        except (RecogniserUnavailable, RecogniserBusy) as error:
+            self._storage_failed_at = time.monotonic()
+            if not small:
+                raise
+            log.warning("%s; recordings of at most 32 MB are sent without it", error)
+            return path
 
-    async def submit(
-        self, uri: str, audio: AudioFormat, *, request_id: str, group: str, vocabulary: Sequence[str]
-    ) -> str:
+    def _storage_is_down(self) -> bool:
+        return self._storage_failed_at is not None and time.monotonic() - self._storage_failed_at < STORAGE_PAUSE_S
+
+    async def submit(self, recording: Reference, audio: AudioFormat, options: Options, label: Label) -> str:
         """Start a deferred recognition; returns the operation id.
 
         A full quota is waited out: such a request was not taken. After an unclear outcome the operation is looked for,
         and sent again only if the service does not list it (section 3.6: submitting twice is paid twice). If that
         cannot be found out, RecogniserUnavailable with `unclear` is raised.
         """
-        request = stt_pb2.LongRunningRecognizeRequest(
-            config=_config(audio, vocabulary), audio=stt_pb2.RecognitionAudio(uri=uri), group=group
-        )
-        metadata = [("x-client-request-id", request_id)]
-        for attempt in range(self._attempts):
-            try:
-                operation = await self._call(
-                    self._submit, request, auth.STT, "submitting a recording", repeat=_QUOTA, metadata=metadata
-                )
-            except RecogniserUnavailable as error:
-                unclear = error
-            else:
-                return operation.id
-            await self._pause(attempt)
-            try:
-                found = await self.find(request_id, group)
-            except SpeechError as error:
-                raise RecogniserUnavailable(f"{unclear}; {error}", unclear=True) from None
-            if found is not None:
-                return found
+        config = recognition_config(audio, options)
+        metadata = [("x-client-request-id", label.request_id)]
+        async with self._audio(recording) as source:
+            request = stt_pb2.LongRunningRecognizeRequest(config=config, audio=source, group=label.group)
+            for _ in range(self._attempts):
+                try:
+                    operation = await self._calls.send(
+                        self._submit, request, auth.STT, "submitting a recording", repeat=QUOTA, metadata=metadata
+                    )
+                except RecogniserUnavailable as error:
+                    unclear = error
+                else:
+                    return operation.id
+                try:
+                    found = await self._look(label)
+                except SpeechError as error:
+                    raise RecogniserUnavailable(f"{unclear}; {error}", unclear=True) from None
+                if found is not None:
+                    return found
         raise RecogniserUnavailable(str(unclear), unclear=True)
 
-    async def find(self, request_id: str, group: str) -> str | None:
-        """Look through all pages of `group` for the operation of `request_id`; one that has not failed comes first."""
+    @asynccontextmanager
+    async def _audio(self, recording: Reference) -> AsyncIterator[stt_pb2.RecognitionAudio]:
+        """The message's part; recordings inside of messages are in memory one after another, or a few small ones."""
+        if isinstance(recording, str):
+            yield stt_pb2.RecognitionAudio(uri=recording)
+            return
+        async with self._memory.room(recording.stat().st_size):
+            yield stt_pb2.RecognitionAudio(content=await asyncio.to_thread(recording.read_bytes))
+
+    async def _look(self, label: Label) -> str | None:
+        for attempt in range(LOOKS):
+            await self._calls.pause(attempt)
+            found = await self.find(label)
+            if found is not None:
+                return found
+        return None
+
+    async def find(self, label: Label) -> str | None:
+        """Look through all pages of the group for the request's operation; one that has not failed comes first."""
         failed: str | None = None
         token = ""
         while True:
             request = longrunning_pb2.ListOperationsRequest(
-                filter=longrunning_pb2.OperationFilter(exact_group=group), page_size=PAGE_SIZE, page_token=token
+                filter=longrunning_pb2.OperationFilter(exact_group=label.group), page_size=PAGE_SIZE, page_token=token
             )
-            page = await self._call(
-                self._list, request, auth.LONGRUNNING, "listing operations", repeat=_QUOTA | _FAULTS
+            page = await self._calls.send(
+                self._list, request, auth.LONGRUNNING, "listing operations", repeat=QUOTA | FAULTS
             )
             for operation in page.operations:
-                if operation.x_client_request_id != request_id:
+                if operation.x_client_request_id != label.request_id:
                     continue
                 if operation.state != longrunning_pb2.FAILED:
                     return operation.id
@@ -199,29 +225,69 @@ class VoiceKit:
                 raise UnexpectedAnswer("VoiceKit's list of operations does not end: it names the same page again")
             token = page.next_page_token
 
-    async def poll(self, operation_id: str) -> Pending | Recognised | Failed:
+    async def poll(self, operation_id: str, label: Label | None) -> Pending | Done | Failed:
         """The operation's state now. A server fault or a full quota is retried, being free of side effects."""
         request = longrunning_pb2.GetOperationRequest(id=operation_id)
-        operation = await self._call(
-            self._get, request, auth.LONGRUNNING, "asking for an operation", repeat=_QUOTA | _FAULTS
+        operation = await self._calls.send(
+            self._get, request, auth.LONGRUNNING, "asking for an operation", repeat=QUOTA | FAULTS
         )
+        if label is not None and not _is_of(operation, label):
+            # Ids are short numbers, counted for each API key (section 1.6).
+            raise OperationExpired(
+                f"VoiceKit's operation {operation_id} is not the one that was submitted: VOICEKIT_API_KEY was changed"
+            )
         if operation.state == longrunning_pb2.ENQUEUED:
             return Pending("enqueued")
         if operation.state == longrunning_pb2.PROCESSING:
             return Pending("processing")
         if operation.state == longrunning_pb2.FAILED:
-            return Failed(operation.error.code, self._hide(operation.error.message))
+            return Failed(operation.error.code, self._calls.hide(operation.error.message))
         answer = stt_pb2.RecognizeResponse()
         if operation.state != longrunning_pb2.DONE or not operation.response.Unpack(answer):
             raise UnexpectedAnswer(
                 f"VoiceKit's operation {operation_id} has state {operation.state} "
                 f"and an answer of type {operation.response.TypeName() or 'none'}"
             )
-        return Recognised(
-            json_format.MessageToDict(
-                answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        return Done(answer)
+
+    async def fetch(self, done: Done) -> dict[str, Any]:
+        """The answer, which came with the operation."""
+        return _plain(done.result)
+
+    async def cancel(self, operation_id: str) -> None:
+        """Ask for the end of an operation; it comes a little later (section 3.5)."""
+        request = longrunning_pb2.CancelOperationRequest(filter=longrunning_pb2.OperationFilter(exact_id=operation_id))
+        try:
+            await self._calls.send(
+                self._cancel, request, auth.LONGRUNNING, "cancelling an operation", repeat=QUOTA | FAULTS
             )
-        )
+        except OperationExpired:
+            return
+
+    def takes_at_once(self, size: int, duration_s: float) -> bool:
+        """Whether it fits into a message, and into a call that no release of the service cuts (section 3.4)."""
+        return size <= CONTENT_LIMIT and duration_s < AT_ONCE_LIMIT_S
+
+    async def recognise_at_once(self, path: Path, audio: AudioFormat, options: Options, label: Label) -> dict[str, Any]:
+        """Recognize: sent again only over a full quota, as nothing tells what became of a call that was cut."""
+        config = recognition_config(audio, options)
+        async with self._audio(path) as source:
+            answer = await self._calls.send(
+                self._recognize,
+                stt_pb2.RecognizeRequest(config=config, audio=source),
+                auth.STT,
+                "recognising a recording",
+                repeat=QUOTA,
+                metadata=[("x-client-request-id", label.request_id)],
+                deadline_s=self._at_once_deadline_s,
+            )
+        return _plain(answer)
+
+    def advice(self, vocabulary: Sequence[str]) -> str | None:
+        """Phrases that the vendor advises against (section 1.4)."""
+        words = ", ".join(doubtful(vocabulary))
+        advised = f"vocabulary: VoiceKit advises lower-case Russian phrases of at least {ADVISED_LENGTH} characters"
+        return f"{advised}; remove or spell out: {words}" if words else None
 
     def phrases(self, raw: dict[str, Any]) -> list[Phrase]:
         """The first alternative of every result; the others are rivals, not more text (section 4)."""
@@ -238,92 +304,44 @@ class VoiceKit:
             phrases.append(Phrase(int(result.get("channel", 0)), start, end, best.get("transcript", ""), words))
         return phrases
 
-    async def _call(
-        self,
-        method: _Method[_Request, _Answer],
-        request: _Request,
-        audience: str,
-        doing: str,
-        *,
-        repeat: frozenset[grpc.StatusCode],
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> _Answer:
-        """One request, tried again after the codes of `repeat`, and once with a new token after UNAUTHENTICATED."""
-        renewed = False
-        attempt = 0
-        while True:
-            head = [("authorization", f"Bearer {self._tokens.token(audience)}"), *metadata]
-            try:
-                return await method(request, timeout=self._deadline_s, metadata=head)
-            except grpc.aio.AioRpcError as error:
-                code, details = error.code(), error.details() or ""
-                service_id = dict(error.initial_metadata() or ()).get("x-request-id", "")
-            if code is _Code.UNAUTHENTICATED and not renewed:
-                renewed = True
-                self._tokens.forget(audience)
-                continue
-            attempt += 1
-            if code not in repeat or attempt >= self._attempts or _too_large(code, details):
-                raise self._translated(code, details, str(service_id), audience, doing)
-            log.info("VoiceKit answered %s while %s; trying again", code.name, doing)
-            await self._pause(attempt - 1)
 
-    async def _pause(self, attempt: int) -> None:
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
-        await asyncio.sleep(jitter * min(self._backoff_s * 2**attempt, 30.0))
+class _Memory:
+    """At most `bytes` of recordings in memory at once; a larger one goes when it is alone."""
 
-    def _hide(self, text: str) -> str:
-        """The service's words, short and without credentials: they go into error texts and the database."""
-        return self._tokens.hide(text).replace(self._secret_key, "***")[:500]
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._changed = asyncio.Condition()
 
-    def _translated(
-        self, code: grpc.StatusCode, details: str, service_id: str, audience: str, doing: str
-    ) -> SpeechError:
-        said = self._hide(details) or "no words"
-        where = f"{doing}: {code.name} ({said}{f'; x-request-id {self._hide(service_id)}' if service_id else ''})"
-        if code in _SETUP:
-            return RecogniserRefused(f"VoiceKit refused {where}; {_SETUP[code]}")
-        if _too_large(code, details):
-            return RecordingRejected("answer_too_large", f"VoiceKit's message is above 32 MB while {where}")
-        if code is _Code.RESOURCE_EXHAUSTED:
-            return RecogniserBusy(f"VoiceKit's quota of concurrent work is full while {where}; try again later")
-        if code is _Code.NOT_FOUND and audience == auth.LONGRUNNING:
-            return OperationExpired(f"VoiceKit does not know what was asked for while {where}")
-        if code is _Code.NOT_FOUND:
-            return RecordingRejected(
-                "missing_in_storage", f"VoiceKit did not find the recording: upload it again; {where}"
-            )
-        if code in _FAULTS:
-            return RecogniserUnavailable(f"VoiceKit gave no usable answer while {where}; try again later")
-        return RecordingRejected("refused_by_recogniser", f"VoiceKit refused {where}")
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Wait until `size` bytes fit, and keep them during the body."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._used or self._used + size <= self._size)
+            self._used += size
+        try:
+            yield
+        finally:
+            self._used -= size
+            async with self._changed:
+                self._changed.notify_all()
 
 
-def _too_large(code: grpc.StatusCode, details: str) -> bool:
-    """gRPC's own limit has the quota's code but not its meaning: asking again gives the same (section 3.6)."""
-    return code is _Code.RESOURCE_EXHAUSTED and "larger than max" in details.lower()
+def _fits(path: Path) -> bool:
+    return path.stat().st_size <= CONTENT_LIMIT
 
 
-def _config(audio: AudioFormat, vocabulary: Sequence[str]) -> stt_pb2.RecognitionConfig:
-    """What VoiceKit is told about the recording; refuses what section 1.4 says it refuses, before money is asked for."""
-    if audio.channels not in (1, 2) or audio.sample_rate not in SAMPLE_RATES:
-        raise RecordingRejected(
-            "unsupported_audio",
-            f"VoiceKit takes 1 or 2 channels at one of its sample rates, the recording has {audio.channels} "
-            f"at {audio.sample_rate} Hz: convert it",
-        )
-    config = stt_pb2.RecognitionConfig(
-        encoding=ENCODINGS[audio.encoding],
-        sample_rate_hertz=audio.sample_rate,
-        num_channels=audio.channels,
-        language_code="ru-RU",
-        max_alternatives=1,
-        enable_automatic_punctuation=True,
-        enable_denormalization=True,
+def _is_of(operation: longrunning_pb2.Operation, label: Label) -> bool:
+    """Whether the operation is ours: by our id, or, where the service keeps none, at least by our group."""
+    if operation.x_client_request_id:
+        return operation.x_client_request_id == label.request_id
+    return operation.group == label.group
+
+
+def _plain(answer: stt_pb2.RecognizeResponse) -> dict[str, Any]:
+    return json_format.MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    if vocabulary:
-        phrases = [stt_pb2.SpeechContextPhrase(text=text.lower(), score=1.0) for text in vocabulary]
-        config.speech_contexts.append(stt_pb2.SpeechContext(phrases=phrases))
-    return config
 
 
 def _milliseconds(duration: str | None) -> int:

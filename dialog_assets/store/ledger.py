@@ -1,8 +1,8 @@
 """Table ledger: every paid request, written before it is asked for and settled with the result it bought (rule 2).
 
 `asked` (may be in flight) → `answered` (paid for, the answer is kept here) → `settled` (the result is stored, the answer
-is forgotten). A request that came to nothing is `failed` until it is asked again. One whose answer was paid for and lost is
-`settled` with its price and a `failure`; asking anew is a row of its own.
+is forgotten). A request that came to nothing is `failed` until it is asked again. One that was paid for, or may have been,
+and brought nothing is `settled` with its price and a `failure`; asking anew is a row of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def ask(connection: Connection, portal: str, request_key: str, row: Row) -
             %(entity_id)s, %(prompt)s, %(prompt_version)s, %(rub_rate)s)
         ON CONFLICT (portal, request_key) WHERE state <> 'settled'
         DO UPDATE SET state = 'asked', attempts = ledger.attempts + 1, asked_at = now(), failure = NULL,
-            vendor_request_id = NULL, rub_rate = excluded.rub_rate
+            vendor_request_id = NULL, model = excluded.model, rub_rate = excluded.rub_rate
         RETURNING id, attempts
         """,
         {
@@ -87,6 +87,62 @@ async def accepted(
     )
 
 
+async def unheard(connection: Connection, portal: str, step: str) -> list[Row]:
+    """The requests of a step that were asked, or were about to be, and that the vendor has given no id for."""
+    cursor = await connection.execute(
+        "SELECT * FROM ledger WHERE portal = %s AND step = %s AND state = 'asked' AND vendor_request_id IS NULL",
+        [portal, step],
+    )
+    return await cursor.fetchall()
+
+
+async def asked_again(connection: Connection, portal: str, request_key: str) -> None:
+    """Note that a request that did not arrive is sent once more under the name that it has: its time begins anew."""
+    await connection.execute(
+        "UPDATE ledger SET asked_at = now() WHERE portal = %s AND request_key = %s AND state = 'asked'",
+        [portal, request_key],
+    )
+
+
+async def not_taken(connection: Connection, portal: str, request_key: str, reason: str) -> None:
+    """Record that the last try was refused before anything was done: it counts as no attempt, and its name is free again."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'failed', failure = %s, attempts = attempts - 1
+        WHERE portal = %s AND request_key = %s AND state = 'asked'
+        """,
+        [reason, portal, request_key],
+    )
+
+
+async def close(
+    connection: Connection,
+    portal: str,
+    request_key: str,
+    failure: str,
+    *,
+    cost: Decimal,
+    currency: str,
+    audio_seconds: Decimal | None = None,
+) -> None:
+    """Close a request that has brought nothing and is on the bill all the same: it was paid for, or may have been."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(), failure = %(failure)s, audio_seconds = %(audio_seconds)s,
+            currency = %(currency)s, cost = %(cost)s, cost_rub = round(%(cost)s * rub_rate, 6)
+        WHERE portal = %(portal)s AND request_key = %(request_key)s AND state IN ('asked', 'answered')
+        """,
+        {
+            "portal": portal,
+            "request_key": request_key,
+            "failure": failure,
+            "audio_seconds": audio_seconds,
+            "currency": currency,
+            "cost": cost,
+        },
+    )
+
+
 async def lost(connection: Connection, portal: str, request_key: str, kept_for: timedelta) -> None:
     """Close an accepted request that the vendor no longer knows: `expired` if it keeps answers no longer, else `vanished`."""
     await connection.execute(
@@ -99,14 +155,14 @@ async def lost(connection: Connection, portal: str, request_key: str, kept_for: 
     )
 
 
-async def vanished(connection: Connection, portal: str, request_key: str) -> int:
-    """How often a request was paid for and then unknown to the vendor before its time."""
+async def closed(connection: Connection, portal: str, request_key: str, failures: Sequence[str]) -> int:
+    """How often a request was paid for and brought nothing, for one of these reasons."""
     cursor = await connection.execute(
         """
         SELECT count(*) AS number FROM ledger
-        WHERE portal = %s AND request_key = %s AND state = 'settled' AND failure = 'vanished'
+        WHERE portal = %s AND request_key = %s AND state = 'settled' AND failure = ANY(%s)
         """,
-        [portal, request_key],
+        [portal, request_key, list(failures)],
     )
     row = await cursor.fetchone()
     return int(row["number"]) if row else 0

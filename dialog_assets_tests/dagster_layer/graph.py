@@ -18,8 +18,9 @@ PORTALS = Path(__file__).parents[2] / "portals"
 
 
 def describe(definitions: dg.Definitions) -> str:
-    """Assets with dependencies, group, kinds, partitions, backfill policy and checks; jobs; schedules with cron and zone."""
-    return "\n".join([*_assets(definitions), *_jobs(definitions), *_schedules(definitions)]) + "\n"
+    """Assets with dependencies, group, kinds, partitions, backfill policy and checks; jobs; schedules with cron, zone; sensors."""
+    parts = (_assets, _jobs, _schedules, _sensors)
+    return "\n".join(line for part in parts for line in part(definitions)) + "\n"
 
 
 def _assets(definitions: dg.Definitions) -> Iterator[str]:
@@ -69,6 +70,15 @@ def _schedules(definitions: dg.Definitions) -> Iterator[str]:
         yield f"  cron        {schedule.cron_schedule} in {schedule.execution_timezone}"
         yield f"  at first    {schedule.default_status.value.lower()}"
         yield f"  says        {schedule.description}"
+
+
+def _sensors(definitions: dg.Definitions) -> Iterator[str]:
+    for sensor in sorted(definitions.get_repository_def().sensor_defs, key=lambda found: found.name):
+        yield f"sensor {sensor.name}"
+        yield f"  job         {sensor.job_name}"
+        yield f"  every       {sensor.minimum_interval_seconds} s"
+        yield f"  at first    {sensor.default_status.value.lower()}"
+        yield f"  says        {sensor.description}"
 
 
 if __name__ == "__main__":

@@ -236,6 +236,15 @@ def test_every_day_has_its_own_figures(evening: Evening, portal: str, wanted: li
         assert done == [True] * with_calls + [False] * (len(wanted) - with_calls), step
 
 
+def test_sensors_ask_for_nothing(evening: Evening) -> None:
+    """The sensors of unfinished recognition are on by themselves, find the database, and have nothing to ask for."""
+    states = evening.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    assert sorted(state.instigator_name for state in states) == ["avto_ural_recognition", "okna_sever_recognition"]
+    for state in states:
+        ticks = evening.instance.get_ticks(state.instigator_origin_id, state.selector_id)
+        assert {tick.status.value for tick in ticks} == {"SKIPPED"}, [str(tick.error) for tick in ticks]
+
+
 def test_nothing_is_left_running(evening: Evening) -> None:
     """Webserver, daemon, their code servers and the runs have all ended."""
     assert evening.left_running == []

@@ -27,7 +27,7 @@ from dialog_assets.definitions import build_defs
 from dialog_assets.llm import router
 from dialog_assets.portals import load_portals, portals_folder
 from dialog_assets.speech import port
-from dialog_assets.speech.voicekit import VoiceKit
+from dialog_assets.speech.voicekit_calls import Calls
 from dialog_assets_tests.faults.support import narrow
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -100,10 +100,10 @@ def hurry() -> None:
     port.poll_delays.__defaults__ = (0.15, 1.0, 0.15)
     retries.BUCKET_S = retries.BACKOFF_S = 0.02
     router._wait_s = lambda failure, attempt: 0.02
-    pause = VoiceKit._pause
+    pause = Calls.pause
 
-    async def short(self: VoiceKit, attempt: int) -> None:
+    async def short(self: Calls, attempt: int) -> None:
         self._backoff_s = 0.02
         await pause(self, attempt)
 
-    VoiceKit._pause = short  # type: ignore[method-assign]
+    Calls.pause = short  # type: ignore[method-assign]

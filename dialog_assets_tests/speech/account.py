@@ -18,7 +18,7 @@ from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.inbound import InboundStorage
 from dialog_assets.sandbox.voicekit import Behaviour, VoiceKitServer
 from dialog_assets.sandbox.world.model import Call, Recording, SandboxPortal, Script, ScriptTurn, World
-from dialog_assets.speech.port import AudioFormat, Failed, Recognised, poll_delays
+from dialog_assets.speech.port import AudioFormat, Done, Failed, poll_delays
 from dialog_assets.speech.voicekit import VoiceKit
 
 API_KEY = "key/with+odd="
@@ -85,11 +85,11 @@ async def account(
         await server.stop()
 
 
-async def end(client: VoiceKit, operation_id: str) -> Recognised | Failed:
+async def end(client: VoiceKit, operation_id: str) -> Done | Failed:
     """Poll until the operation has ended."""
     for delay in poll_delays(first=0.01, most=0.1):
-        answer = await client.poll(operation_id)
-        if isinstance(answer, Recognised | Failed):
+        answer = await client.poll(operation_id, None)
+        if isinstance(answer, Done | Failed):
             return answer
         await asyncio.sleep(delay)
     raise AssertionError("poll_delays has ended")

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
-from itertools import islice, pairwise, product
+from itertools import accumulate, islice, pairwise, product
 from typing import Any
 
 import pytest
@@ -337,9 +337,12 @@ def test_no_cost_of_an_impossible_length(seconds: float) -> None:
         recognition_cost(seconds, Decimal("0.18"))
 
 
-def test_poll_delays_grow_to_their_bound() -> None:
-    """Half a second first, a minute at most, without end."""
-    delays = list(islice(poll_delays(), 30))
-    assert delays[:3] == [0.5, 0.8, pytest.approx(1.28)]
+def test_poll_delays_grow_with_the_time_waited() -> None:
+    """A second first, then a twentieth of the time waited, a minute at most, without end."""
+    delays = list(islice(poll_delays(), 300))
+    assert delays[:20] == [1.0] * 20
+    waited = list(accumulate(delays))
+    assert all(delay <= max(1.0, 0.05 * before) + 1e-9 for delay, before in zip(delays[1:], waited, strict=False))
     assert delays == sorted(delays)
     assert delays[-1] == 60.0
+    assert next(poll_delays(waited=7200)) == 60.0, "what another run waited for counts"

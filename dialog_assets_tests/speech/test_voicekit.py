@@ -25,14 +25,16 @@ from dialog_assets.speech.errors import (
     SpeechError,
     UnexpectedAnswer,
 )
-from dialog_assets.speech.port import Failed, Pending, Phrase, Recognised, Recogniser
+from dialog_assets.speech.port import Done, Failed, Label, Options, Pending, Phrase, Recogniser
 from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2, longrunning_pb2_grpc
 from dialog_assets.speech.tinkoff.cloud.stt.v1 import stt_pb2, stt_pb2_grpc
-from dialog_assets.speech.voicekit import VoiceKit
+from dialog_assets.speech.voicekit import CONTENT_LIMIT, LOOKS, VoiceKit, _Memory
+from dialog_assets.speech.voicekit_config import recognition_config
 from dialog_assets_tests.audio.files import write_audio
 from dialog_assets_tests.speech.account import API_KEY, AUDIO, SECRET_KEY, TURNS, Account, account, end
 
 GROUP = "okna_sever-2026-03-02"
+LABEL = Label("call-1", GROUP)
 
 
 def fault(kind: str, match: str = "", **more: Any) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def fault(kind: str, match: str = "", **more: Any) -> dict[str, Any]:
 
 async def start(client: VoiceKit, path: Path, request_id: str = "call-1") -> str:
     uri = await client.upload(path, f"okna_sever/{request_id}.mp3")
-    return await client.submit(uri, AUDIO, request_id=request_id, group=GROUP, vocabulary=["Окна Север"])
+    return await client.submit(uri, AUDIO, Options(("Окна Север",)), Label(request_id, GROUP))
 
 
 def submitting(path: Path, *faults: dict[str, Any], **arguments: Any) -> tuple[str | SpeechError, dict[str, int]]:
@@ -71,10 +73,10 @@ def test_a_recording_becomes_its_dialog(recording: Path) -> None:
         async with account([recording]) as services, services.client() as client:
             recogniser: Recogniser = client
             operation = await start(client, recording)
-            assert isinstance(await recogniser.poll(operation), Pending)
+            assert isinstance(await recogniser.poll(operation, LABEL), Pending)
             answer = await end(client, operation)
-            assert isinstance(answer, Recognised)
-            stored = json.loads(json.dumps(answer.raw))
+            assert isinstance(answer, Done)
+            stored = json.loads(json.dumps(await recogniser.fetch(answer)))
             turns = build_dialog(recogniser.phrases(stored), channels=2, operator_channel=0)
             assert [turn.role for turn in turns] == ["operator", "client", "operator"]
             heard = [[word.text for word in turn.words] for turn in turns]
@@ -131,13 +133,17 @@ def test_object_names_are_plain_ascii(recording: Path, name: str) -> None:
     asyncio.run(run())
 
 
-def test_storage_faults_are_retried_then_typed(recording: Path) -> None:
-    """A short outage of the storage passes unseen; a long one is RecogniserBusy; nobody there is RecogniserUnavailable."""
+def test_storage_faults_are_retried_then_typed(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short outage of the storage passes unseen; a long one is RecogniserBusy; nobody there is RecogniserUnavailable.
+
+    So it is for what is too large to go without the storage.
+    """
 
     async def run() -> None:
         async with account() as services, services.client(attempts=2) as client:
             services.faults.set([fault("storage_unavailable", "PutObject", times=1)])
             await client.upload(recording, "1.mp3")
+            monkeypatch.setattr("dialog_assets.speech.voicekit.CONTENT_LIMIT", 100)
             services.faults.set([fault("storage_unavailable")])
             with pytest.raises(RecogniserBusy):
                 await client.upload(recording, "2.mp3")
@@ -145,6 +151,225 @@ def test_storage_faults_are_retried_then_typed(recording: Path) -> None:
                 with pytest.raises(RecogniserUnavailable) as caught:
                     await lost.upload(recording, "1.mp3")
                 assert caught.value.__context__ is None
+
+    asyncio.run(run())
+
+
+def test_a_storage_that_is_down_is_done_without(recording: Path) -> None:
+    """What fits into a message goes in the submission itself; for a minute the storage is not even asked."""
+
+    async def run() -> None:
+        async with account([recording]) as services, services.client(attempts=1) as client:
+            services.faults.set([fault("storage_unavailable")])
+            for number in range(3):
+                found = await client.upload(recording, f"{number}.mp3")
+                assert found == recording
+            assert services.counts()["HeadObject"] == 1
+            operation = await client.submit(found, AUDIO, Options(), LABEL)
+            answer = await end(client, operation)
+            assert isinstance(answer, Done)
+            assert client.phrases(await client.fetch(answer))
+
+    asyncio.run(run())
+
+
+def test_a_setting_does_without_the_storage(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, a small recording goes in the message; a larger one goes to the storage all the same."""
+    larger = tmp_path / "larger"
+    larger.write_bytes(recording.read_bytes() * 2)
+    monkeypatch.setattr("dialog_assets.speech.voicekit.CONTENT_LIMIT", recording.stat().st_size)
+
+    async def run() -> None:
+        async with account([recording]) as services, services.client() as client:
+            assert await client.upload(recording, "1.mp3", in_message=True) == recording
+            assert "uploads" not in services.counts()
+            assert isinstance(await client.upload(larger, "2.mp3", in_message=True), str)
+            assert services.counts()["uploads"] == 1
+
+    asyncio.run(run())
+
+
+def test_the_largest_recording_fits_its_message(tmp_path: Path) -> None:
+    """The limit leaves room for vocabulary and label; the service refuses the audio, and not the message."""
+    largest = tmp_path / "largest"
+    with largest.open("wb") as file:
+        file.truncate(CONTENT_LIMIT)
+    options = Options(tuple(f"слово номер {number} длинной речи" for number in range(1000)))
+
+    async def run() -> None:
+        async with account() as services, services.client() as client:
+            assert await client.upload(largest, "1.mp3", in_message=True) == largest
+            with pytest.raises(RecordingRejected) as caught:
+                await client.submit(largest, AUDIO, options, LABEL)
+            assert caught.value.reason == "refused_by_recogniser"
+
+    asyncio.run(run())
+
+
+def test_recordings_in_messages_are_few_in_memory() -> None:
+    """However many want to go, those in memory at once are at most one message in size."""
+    most = 0
+
+    async def run() -> None:
+        memory, used = _Memory(100), 0
+
+        async def one(size: int) -> None:
+            nonlocal used, most
+            async with memory.room(size):
+                used += size
+                most = max(most, used)
+                await asyncio.sleep(0)
+                used -= size
+
+        await asyncio.gather(*(one(size) for size in (60, 30, 30, 10, 100, 50, 50, 120, 1, 1)))
+
+    asyncio.run(run())
+    assert most == 120, "the one that is larger than all goes alone"
+
+
+def test_a_long_recording_is_uploaded_in_parts(tmp_path: Path) -> None:
+    """Above 32 MB the storage gets it part by part, whole in the end, and a part that fails is sent again alone."""
+    long = tmp_path / "long"
+    pieces = [bytes([number]) * (8 << 20) for number in range(5)]
+    long.write_bytes(b"".join(pieces))
+
+    async def run() -> None:
+        async with account() as services, services.client() as client:
+            services.faults.set([fault("storage_unavailable", "UploadPart", times=1, after=1)])
+            uri = await client.upload(long, "long.mp3")
+            assert uri == "storage://s3.api.tinkoff.ai/inbound/long.mp3"
+            counts = services.counts()
+            assert (counts["UploadPart"], counts.get("PutObject", 0)) == (4, 0)
+            await client.upload(long, "long.mp3")
+            assert services.counts()["UploadPart"] == 4
+
+    asyncio.run(run())
+
+
+def test_recognised_at_once(recording: Path) -> None:
+    """Recognize gives the same answer in one call; over a full quota it is asked again, an answer that is lost is not."""
+
+    async def run() -> None:
+        async with account([recording]) as services, services.client() as client:
+            assert client.takes_at_once(CONTENT_LIMIT, 204.9)
+            assert not client.takes_at_once(CONTENT_LIMIT + 1, 10)
+            assert not client.takes_at_once(1, 205)
+            services.faults.set([fault("exhausted", "Recognize", times=2)])
+            at_once = await client.recognise_at_once(recording, AUDIO, Options(), LABEL)
+            answer = await end(client, await start(client, recording))
+            assert isinstance(answer, Done)
+            assert await client.fetch(answer) == at_once
+            services.books.reset()
+            services.faults.set([fault("unavailable_after", "Recognize", times=1)])
+            with pytest.raises(RecogniserUnavailable):
+                await client.recognise_at_once(recording, AUDIO, Options(), LABEL)
+            assert services.counts()["submitted"] == 1
+
+    asyncio.run(run())
+
+
+def test_another_keys_operation_is_not_ours(recording: Path) -> None:
+    """Ids are counted per key: what has our id under a new key is a stranger's, and is not taken for our result."""
+
+    async def run() -> None:
+        async with account([recording]) as services, services.client() as client:
+            operation = await start(client, recording, "of-the-other-portal")
+            with pytest.raises(OperationExpired, match="VOICEKIT_API_KEY was changed"):
+                await client.poll(operation, LABEL)
+            answer = await end(client, operation)
+            assert isinstance(answer, Done), "whether it has ended may be asked of anyone's"
+
+    asyncio.run(run())
+
+
+def test_accounts_are_told_apart_without_their_keys() -> None:
+    """Both processes of a key give the same name, another key another one, and none holds the key."""
+    one, again, other = (
+        VoiceKit("127.0.0.1:1", key, SECRET_KEY).account for key in (API_KEY, f" {API_KEY}\n", "other")
+    )
+    assert one == again != other
+    assert API_KEY not in one
+
+
+def test_an_operation_can_be_cancelled(recording: Path) -> None:
+    """It ends as failed with code 1; cancelling what has ended or never was does nothing."""
+
+    async def run() -> None:
+        async with account([recording]) as services, services.client() as client:
+            services.faults.set([fault("stuck", "LongRunningRecognize", times=1)])
+            operation = await start(client, recording)
+            await client.cancel(operation)
+            answer = await end(client, operation)
+            assert isinstance(answer, Failed)
+            assert (answer.code, answer.transient) == (1, False)
+            await client.cancel(operation)
+            await client.cancel("7000")
+
+    asyncio.run(run())
+
+
+def test_options_are_told_to_the_service() -> None:
+    """Phrases lower-case and once, the filter, and the pauses where they are given; without them the service's own."""
+    options = Options(("Окна  Север", "окна север", "Стеклопакет"), True, 0.8, None)
+    config = recognition_config(AUDIO, options)
+    (context,) = config.speech_contexts
+    assert [(phrase.text, phrase.score) for phrase in context.phrases] == [("окна север", 1.0), ("стеклопакет", 1.0)]
+    assert config.profanity_filter
+    assert config.vad_config.silence_duration_threshold == pytest.approx(0.8)
+    assert not config.vad_config.silence_prob_threshold
+    plain = recognition_config(AUDIO, Options())
+    assert (plain.WhichOneof("vad"), list(plain.speech_contexts), plain.profanity_filter) == (None, [], False)
+    assert (plain.enable_automatic_punctuation, plain.enable_denormalization, plain.max_alternatives) == (True, True, 1)
+
+
+def test_a_doubtful_vocabulary_is_told() -> None:
+    """What the vendor advises against is named: short phrases, and those that are not Russian."""
+    client = VoiceKit("127.0.0.1:1", API_KEY, SECRET_KEY)
+    assert client.advice(["стеклопакет", "Окна Север"]) is None
+    advice = client.advice(["стеклопакет", "шов", "Rehau окна", "отлив"])
+    assert advice is not None
+    assert advice.endswith(": шов, rehau окна")
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind", "reason"),
+    [
+        (8, "Max open connection limit exceeded, please retry later", RecogniserBusy, None),
+        (8, "Received message larger than max (33000000 vs. 32000000)", RecordingRejected, "message_too_large"),
+        (8, "message is too large", RecordingRejected, "message_too_large"),
+        (3, "config.encoding is not supported", RecordingRejected, "refused_by_recogniser"),
+        (3, "scope tinkoff.cloud.stt is not supported", RecogniserRefused, None),
+        (16, "signature validation failed", RecogniserRefused, None),
+        (7, "no right", RecogniserRefused, None),
+        (12, "NOT_IMPLEMENTED", RecogniserRefused, None),
+        (5, "no such object", RecordingRejected, "missing_in_storage"),
+        *((code, "fault", RecogniserUnavailable, None) for code in (1, 2, 4, 10, 13, 14)),
+        (9, "unheard of", RecordingRejected, "refused_by_recogniser"),
+    ],
+)
+def test_what_refusals_mean(
+    recording: Path, code: int, details: str, kind: type[SpeechError], reason: str | None
+) -> None:
+    """Section 3.6 of the facts: what waits, what is this recording's, what stops the step."""
+    answering = next(one for one in grpc.StatusCode if one.value[0] == code)
+
+    class Refusing(stt_pb2_grpc.SpeechToTextServicer):
+        async def Recognize(self, request: Any, context: Any) -> Any:  # noqa: N802
+            await context.abort(answering, details)
+
+    async def run() -> None:
+        server = grpc.aio.server()
+        stt_pb2_grpc.add_SpeechToTextServicer_to_server(Refusing(), server)  # type: ignore[no-untyped-call]
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with VoiceKit(f"127.0.0.1:{port}", API_KEY, SECRET_KEY, attempts=1) as client:
+                with pytest.raises(kind) as caught:
+                    await client.recognise_at_once(recording, AUDIO, Options(), LABEL)
+        finally:
+            await server.stop(None)
+        assert type(caught.value) is kind
+        assert getattr(caught.value, "reason", None) == reason
 
     asyncio.run(run())
 
@@ -158,7 +383,7 @@ def test_a_wrong_key_stops_the_step(recording: Path) -> None:
             with pytest.raises(RecogniserRefused, match="VOICEKIT_SECRET_KEY"):
                 await client.upload(recording, "1.mp3")
             with pytest.raises(RecogniserRefused, match="signature validation failed") as caught:
-                await client.submit("storage://x", AUDIO, request_id="1", group=GROUP, vocabulary=())
+                await client.submit("storage://x", AUDIO, Options(), LABEL)
             assert services.counts()["LongRunningRecognize"] == 2
             assert not any(secret in repr(caught.value) for secret in (wrong, API_KEY, "eyJ"))
 
@@ -200,10 +425,23 @@ def test_a_late_answer_is_found_not_repeated(recording: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["unavailable_before", "internal", "aborted"])
 def test_a_submission_that_was_not_taken_is_repeated(recording: Path, kind: str) -> None:
-    """After an unclear failure the service is asked; it knows nothing, so the recording is submitted again."""
+    """After an unclear failure the service is asked, thrice; it knows nothing, so the recording is submitted again."""
     result, counts = submitting(recording, fault(kind, "LongRunningRecognize", times=1))
     assert isinstance(result, str)
-    assert (counts["ListOperations"], counts["LongRunningRecognize"], counts["submitted"]) == (1, 2, 1)
+    assert (counts["ListOperations"], counts["LongRunningRecognize"], counts["submitted"]) == (LOOKS, 2, 1)
+
+
+def test_a_listing_that_is_behind_is_waited_for(recording: Path) -> None:
+    """An operation that is listed only after a moment is found all the same, and paid for once."""
+    result, counts = submitting(
+        recording,
+        fault("unavailable_after", "LongRunningRecognize", times=1),
+        fault("late_listing", "LongRunningRecognize", times=1, value=0.2),
+        backoff_s=0.1,
+    )
+    assert result == "101"
+    assert counts["ListOperations"] > 1
+    assert (counts["LongRunningRecognize"], counts["submitted"]) == (1, 1)
 
 
 def test_an_outcome_that_stays_unclear_says_so(recording: Path) -> None:
@@ -223,10 +461,10 @@ def test_find_reads_every_page(recording: Path) -> None:
         async with account([recording]) as services, services.client() as client:
             uri = await client.upload(recording, "1.mp3")
             for number in range(60):
-                last = await client.submit(uri, AUDIO, request_id=f"call-{number}", group=GROUP, vocabulary=())
-            assert await client.find("call-59", GROUP) == last
-            assert await client.find("call-60", GROUP) is None
-            assert await client.find("call-59", "another") is None
+                last = await client.submit(uri, AUDIO, Options(), Label(f"call-{number}", GROUP))
+            assert await client.find(Label("call-59", GROUP)) == last
+            assert await client.find(Label("call-60", GROUP)) is None
+            assert await client.find(Label("call-59", "another")) is None
 
     asyncio.run(run())
 
@@ -241,9 +479,9 @@ def test_find_prefers_what_has_not_failed(recording: Path) -> None:
             answer = await end(client, failed)
             assert isinstance(answer, Failed)
             assert (answer.code, answer.transient) == (13, True)
-            assert await client.find("call-1", GROUP) == failed
+            assert await client.find(Label("call-1", GROUP)) == failed
             good = await start(client, recording)
-            assert await client.find("call-1", GROUP) == good
+            assert await client.find(Label("call-1", GROUP)) == good
 
     asyncio.run(run())
 
@@ -256,13 +494,13 @@ def test_polls_outlive_faults_and_tell_expiry(recording: Path) -> None:
             operation = await start(client, recording)
             for kind in ("unavailable_before", "internal", "exhausted", "unauthenticated", "aborted"):
                 services.faults.set([fault(kind, "GetOperation", times=1)])
-                assert isinstance(await client.poll(operation), Pending | Recognised)
+                assert isinstance(await client.poll(operation, LABEL), Pending | Done)
             services.faults.set([fault("unavailable_before", "GetOperation")])
             with pytest.raises(RecogniserUnavailable):
-                await client.poll(operation)
+                await client.poll(operation, LABEL)
             services.faults.set([fault("expired", "GetOperation")])
             with pytest.raises(OperationExpired):
-                await client.poll(operation)
+                await client.poll(operation, LABEL)
 
     asyncio.run(run())
 
@@ -274,12 +512,13 @@ def test_no_speech_is_a_result(recording: Path) -> None:
         async with account([recording]) as services, services.client() as client:
             services.faults.set([fault("empty")])
             empty = await end(client, await start(client, recording))
-            assert isinstance(empty, Recognised)
-            assert (empty.raw, client.phrases(empty.raw)) == ({"results": []}, [])
+            assert isinstance(empty, Done)
+            raw = await client.fetch(empty)
+            assert (raw, client.phrases(raw)) == ({"results": []}, [])
             services.faults.set([fault("blank")])
             blank = await end(client, await start(client, recording, "call-2"))
-            assert isinstance(blank, Recognised)
-            assert len(build_dialog(client.phrases(blank.raw), channels=2, operator_channel=0)) == 3
+            assert isinstance(blank, Done)
+            assert len(build_dialog(client.phrases(await client.fetch(blank)), channels=2, operator_channel=0)) == 3
 
     asyncio.run(run())
 
@@ -292,19 +531,19 @@ def test_audio_that_is_not_as_described(recording: Path) -> None:
             uri = await client.upload(recording, "1.mp3")
             wrong = replace(AUDIO, sample_rate=16000)
             if later:
-                operation = await client.submit(uri, wrong, request_id="1", group=GROUP, vocabulary=())
+                operation = await client.submit(uri, wrong, Options(), LABEL)
                 answer = await end(client, operation)
                 assert isinstance(answer, Failed)
                 assert (answer.code, answer.transient) == (3, False)
                 return
             for audio, where, reason in (
                 (wrong, uri, "refused_by_recogniser"),
-                (AUDIO, uri + "x", "missing_in_storage"),
+                (AUDIO, f"{uri}x", "missing_in_storage"),
                 (replace(AUDIO, sample_rate=7000), uri, "unsupported_audio"),
                 (replace(AUDIO, channels=3), uri, "unsupported_audio"),
             ):
                 with pytest.raises(RecordingRejected) as caught:
-                    await client.submit(where, audio, request_id="1", group=GROUP, vocabulary=())
+                    await client.submit(where, audio, Options(), LABEL)
                 assert caught.value.reason == reason
 
     async def both() -> None:
@@ -323,7 +562,7 @@ def test_nobody_there_is_unavailable() -> None:
     async def run() -> None:
         async with VoiceKit("127.0.0.1:1", API_KEY, SECRET_KEY, attempts=2, backoff_s=0.01, deadline_s=2) as client:
             with pytest.raises(RecogniserUnavailable):
-                await client.poll("1")
+                await client.poll("1", LABEL)
 
     asyncio.run(run())
 
@@ -343,7 +582,7 @@ class _Odd(longrunning_pb2_grpc.OperationsServicer, stt_pb2_grpc.SpeechToTextSer
 
     async def GetOperation(self, request: Any, context: Any) -> longrunning_pb2.Operation:  # noqa: N802
         self.asked.append(request.id)
-        answer = longrunning_pb2.Operation(id=request.id, state=longrunning_pb2.DONE)
+        answer = longrunning_pb2.Operation(id=request.id, group=GROUP, state=longrunning_pb2.DONE)
         if request.id == "wrong type":
             answer.response.Pack(longrunning_pb2.GetOperationRequest())
         if request.id == "echo":
@@ -372,7 +611,7 @@ class _Particular(longrunning_pb2_grpc.OperationsServicer):
         self.seen.append(dict(context.invocation_metadata())["authorization"])
         if self.seen[-1] == self.seen[0]:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "token is expired")
-        return longrunning_pb2.Operation(id=request.id)
+        return longrunning_pb2.Operation(id=request.id, group=GROUP)
 
 
 def test_the_token_after_a_refusal_is_another() -> None:
@@ -387,8 +626,8 @@ def test_the_token_after_a_refusal_is_another() -> None:
         ticking = itertools.count(1_800_000_000.0)
         try:
             async with VoiceKit(f"127.0.0.1:{port}", API_KEY, SECRET_KEY, now=lambda: next(ticking)) as client:
-                assert await client.poll("1") == Pending("enqueued")
-                assert await client.poll("1") == Pending("enqueued")
+                assert await client.poll("1", LABEL) == Pending("enqueued")
+                assert await client.poll("1", LABEL) == Pending("enqueued")
         finally:
             await server.stop(None)
         assert len(service.seen) == 3
@@ -411,20 +650,20 @@ def test_answers_outside_the_contract() -> None:
             async with VoiceKit(f"127.0.0.1:{port}", API_KEY, SECRET_KEY, backoff_s=0.01) as client:
                 for operation in ("none", "wrong type"):
                     with pytest.raises(UnexpectedAnswer):
-                        await client.poll(operation)
+                        await client.poll(operation, LABEL)
                 with pytest.raises(UnexpectedAnswer):
-                    await client.find("1", GROUP)
+                    await client.find(Label("1", GROUP))
                 with pytest.raises(RecogniserRefused, match="VOICEKIT_ENDPOINT"):
-                    await client.submit("storage://x", AUDIO, request_id="1", group=GROUP, vocabulary=())
+                    await client.submit("storage://x", AUDIO, Options(), LABEL)
                 with pytest.raises(RecordingRejected) as echoed:
-                    await client.poll("echo")
+                    await client.poll("echo", LABEL)
                 assert not any(secret in str(echoed.value) for secret in ("eyJ", API_KEY, SECRET_KEY))
                 assert echoed.value.__context__ is None
                 with pytest.raises(RecordingRejected) as large:
-                    await client.poll("large")
-                assert large.value.reason == "answer_too_large"
+                    await client.poll("large", LABEL)
+                assert large.value.reason == "message_too_large"
                 assert odd.asked.count("large") == 1
-                assert isinstance(await client.poll("5 MB"), Recognised)
+                assert isinstance(await client.poll("5 MB", LABEL), Done)
         finally:
             await server.stop(None)
 

@@ -1,0 +1,170 @@
+"""One recording's purchase at the recogniser: its rows in the ledger and its slot among the account's streams, together.
+
+Here: what is written down before and after each thing that costs money, each in one transaction. Not here: what is asked
+of the recogniser, and when (transcripts.py).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+from dialog_assets.assets.steps import StepRun
+from dialog_assets.speech.port import Label
+from dialog_assets.speech.prices import recognition_cost
+from dialog_assets.store import ledger
+from dialog_assets.store.pool import Row
+from dialog_assets.store.recogniser_slots import UNCLEAR, Slots
+
+Way = Literal["deferred", "immediate"]
+"""Deferred recognition, or Recognize; also the ledger's `model`."""
+
+WAYS: tuple[Way, ...] = ("deferred", "immediate")
+
+KEPT_FOR = timedelta(days=5)
+"""How long a finished operation's result can be had."""
+
+LOST = ("vanished", "timed_out")
+UNCLEAR_ANSWER = "unclear"
+
+
+class Purchase:
+    """The recording of `call_id`, of so many seconds, bought in one `way`; `input_key` names its bytes."""
+
+    def __init__(
+        self,
+        run: StepRun,
+        recogniser: str,
+        slots: Slots,
+        way: Way,
+        *,
+        call_id: int,
+        day: date,
+        input_key: str,
+        duration_s: Decimal,
+    ) -> None:
+        self._run = run
+        self._recogniser = recogniser
+        self._portal = run.portal.portal
+        self._slots = slots
+        self.way = way
+        self._call_id = call_id
+        self._day = day
+        self.key = f"{recogniser}/{call_id}/{input_key}"
+        speech = run.portal.speech
+        rate = speech.rub_per_minute if way == "deferred" else speech.immediate_rub_per_minute
+        self.cost_rub = recognition_cost(float(duration_s), rate)
+        self._bill: dict[str, Any] = {"cost": self.cost_rub, "currency": "RUB", "audio_seconds": duration_s}
+
+    def label(self, row: Row) -> Label:
+        """What the recogniser is to call this try; a group for each call, so that looking into it costs one short list."""
+        group = f"{self._portal}-{self._call_id}"
+        return Label(f"{group}-{row['id']}-{row['attempts']}", group)
+
+    async def open(self) -> Row | None:
+        """The row that is not closed, of either way."""
+        async with self._run.pool.connection() as connection:
+            return await ledger.find(connection, self._portal, self.key)
+
+    async def lost_before(self) -> int:
+        """How often the recording was paid for, and nothing came of it."""
+        return await self._closed(LOST)
+
+    async def unclear_before(self) -> int:
+        """How often it was asked for at once, and no answer came."""
+        return await self._closed((UNCLEAR_ANSWER,))
+
+    async def _closed(self, failures: tuple[str, ...]) -> int:
+        async with self._run.pool.connection() as connection:
+            return await ledger.closed(connection, self._portal, self.key, failures)
+
+    async def take_slot(self, until: float) -> bool:
+        """Wait for one of the account's streams until the event loop's time `until`."""
+        return await self._slots.take(self.key, until)
+
+    async def keep_slot(self) -> None:
+        """Tell the others that it is looked after."""
+        await self._slots.keep(self.key)
+
+    async def free_slot(self) -> None:
+        """Nothing of it is at the vendor."""
+        async with self._run.pool.connection() as connection:
+            await self._slots.free(connection, self.key)
+
+    async def hold_unclear(self) -> None:
+        """It may be at the vendor; the next run finds out."""
+        await self._slots.keep(self.key, UNCLEAR)
+
+    async def ask(self) -> Row:
+        """Write down the intent."""
+        async with self._run.pool.connection() as connection:
+            asked = await ledger.ask(
+                connection,
+                self._portal,
+                self.key,
+                {
+                    "vendor": self._recogniser,
+                    "model": self.way,
+                    "step": "transcripts",
+                    "day": self._day,
+                    "call_id": self._call_id,
+                    "rub_rate": Decimal(1),
+                },
+            )
+            return {**asked, "asked_at": datetime.now(UTC)}
+
+    async def ask_again(self, row: Row) -> Row:
+        """Renew the intent of a run that ended: nothing had arrived."""
+        async with self._run.pool.connection() as connection:
+            await ledger.asked_again(connection, self._portal, self.key)
+        return {**row, "asked_at": datetime.now(UTC)}
+
+    async def accepted(self, operation: str) -> None:
+        """It is at the vendor: from here on the bill shows it, whatever becomes of the result."""
+        async with self._run.pool.connection() as connection:
+            await ledger.accepted(connection, self._portal, self.key, operation, **self._bill)
+            await self._slots.hold(connection, self.key, operation)
+
+    async def resumed(self, operation: str) -> None:
+        """An earlier run's operation is looked after again."""
+        async with self._run.pool.connection() as connection:
+            await self._slots.hold(connection, self.key, operation)
+
+    async def answered(self, vendor_request_id: str, answer: str | None = None) -> None:
+        """The answer is there, and the vendor has nothing more to do. `answer`: to be kept, where it cannot be had again."""
+        async with self._run.pool.connection() as connection:
+            await ledger.answered(
+                connection,
+                self._portal,
+                self.key,
+                vendor_request_id=vendor_request_id,
+                answer=answer,
+                **self._bill,
+            )
+            await self._slots.free(connection, self.key)
+
+    async def failed(self, reason: str) -> None:
+        """The try has ended without an answer, and costs nothing."""
+        async with self._run.pool.connection() as connection:
+            await ledger.failed(connection, self._portal, self.key, reason[:200])
+            await self._slots.free(connection, self.key)
+
+    async def not_taken(self, reason: str) -> None:
+        """The vendor has refused before it did anything; the slot stays, for the next try."""
+        async with self._run.pool.connection() as connection:
+            await ledger.not_taken(connection, self._portal, self.key, reason)
+
+    async def close(self, failure: str, *, at_vendor: bool = False) -> None:
+        """Paid for, or perhaps, and nothing came of it. `at_vendor`: it may work on it for a while yet."""
+        async with self._run.pool.connection() as connection:
+            await ledger.close(connection, self._portal, self.key, failure, **self._bill)
+            if not at_vendor:
+                await self._slots.free(connection, self.key)
+
+    async def lose(self, operation: str) -> None:
+        """The vendor does not know the operation any more; its price stays on the bill."""
+        async with self._run.pool.connection() as connection:
+            await ledger.accepted(connection, self._portal, self.key, operation, **self._bill)
+            await ledger.lost(connection, self._portal, self.key, KEPT_FOR)
+            await self._slots.free(connection, self.key)

@@ -1,0 +1,252 @@
+"""The sensor of unfinished recognition, evaluated as the daemon does it, over tables as runs leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialog_assets.assets.jobs import RANGE_END_TAG, RANGE_START_TAG
+from dialog_assets.assets.sensors import due_range
+from dialog_assets.definitions import build_defs
+from dialog_assets.portals import Portal
+from dialog_assets.resources.postgres import PostgresResource
+from dialog_assets.store import ledger
+from dialog_assets.store.unfinished import Unfinished
+from dialog_assets_tests.store.rows import PORTAL, Pool, call, day, put_calls, put_step, with_pool
+
+JOB = "okna_sever_recognition"
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A throw-away instance."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def tick(portals: list[Portal], instance: dg.DagsterInstance) -> dg.RunRequest | str:
+    """What the sensor says now: its one run request, or why it skips."""
+    repository = build_defs(portals).get_repository_def()
+    resources = {"postgres": PostgresResource()}
+    with dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources) as context:
+        data = repository.get_sensor_def(JOB).evaluate_tick(context)
+    if not data.run_requests:
+        assert data.skip_message is not None
+        return data.skip_message
+    (request,) = data.run_requests
+    return request
+
+
+def asked(request: dg.RunRequest | str) -> tuple[str, str]:
+    """The range that it asks for."""
+    assert isinstance(request, dg.RunRequest), request
+    return request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]
+
+
+async def put(pool: Pool, number: int, offset: int, state: Any = "waiting", **fields: Any) -> None:
+    """A call with an archived recording and a state at step transcripts; None: the run ended before it had one."""
+    await put_calls(pool, call(number, day(offset)))
+    await put_step(pool, number, "audio_files", "done", output_key=f"sha{number}")
+    if state is not None:
+        await put_step(pool, number, "transcripts", state, input_key=f"sha{number}", **fields)
+
+
+async def buy(pool: Pool, number: int, *, ago: timedelta, key: str | None = None) -> None:
+    """A purchase that is at the vendor since `ago`."""
+    name = f"voicekit/{number}/{key or f'sha{number}'}"
+    intent = {"vendor": "voicekit", "model": "deferred", "step": "transcripts", "day": day(0), "call_id": number}
+    async with pool.connection() as connection:
+        await ledger.ask(connection, PORTAL, name, {**intent, "rub_rate": Decimal(1)})
+        await ledger.accepted(connection, PORTAL, name, "104")
+        await connection.execute(
+            "UPDATE ledger SET asked_at = asked_at - %s WHERE portal = %s AND request_key = %s", [ago, PORTAL, name]
+        )
+
+
+def now(**offset: float) -> datetime:
+    """A moment from now."""
+    return datetime.now(UTC) + timedelta(**offset)
+
+
+def test_nothing_waits(database: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """Calls that wait for something else, and those that are done, are no reason for a run."""
+
+    async def work(pool: Pool) -> None:
+        await put(pool, 1, 0, "done", output_key="k")
+        await put(pool, 2, 0, "waiting", reason="recording_not_ready")
+        await put(pool, 3, 0, "failed", next_try=now(minutes=-1))
+        await put(pool, 4, 0, "failed")
+        await buy(pool, 4, ago=timedelta(hours=2))
+
+    with_pool(database, work)
+    assert tick(portals, instance) == "No call of okna_sever waits for recognition."
+
+
+def test_what_is_due_becomes_one_run(database: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """One range run from the first to the last day with something due, marked with the portal, that the job can do."""
+
+    async def work(pool: Pool) -> None:
+        await put(pool, 1, 2, reason="recognition", next_try=now(minutes=-1))
+        await put(pool, 2, 5, reason="recogniser_busy", next_try=now(seconds=-1))
+        await put(pool, 3, 9, reason="recognition", next_try=now(minutes=10))
+
+    with_pool(database, work)
+    request = tick(portals, instance)
+    assert asked(request) == (day(2).isoformat(), day(5).isoformat())
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["portal"] == PORTAL
+    assert request.run_key == tick(portals, instance).run_key  # type: ignore[union-attr]
+    job = build_defs(portals).get_repository_def().get_job(JOB)
+    assert isinstance(job.partitions_def, dg.DailyPartitionsDefinition)
+    keys = job.partitions_def.get_partition_keys_in_range(dg.PartitionKeyRange(*asked(request)))
+    assert len(keys) == 4
+
+
+def test_what_is_not_due_is_left_alone(database: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """The skip says how many wait and when the next is asked for, in the portal's time."""
+    moment = now(minutes=90)
+
+    async def work(pool: Pool) -> None:
+        await put(pool, 1, 0, reason="recognition", next_try=moment)
+        await put(pool, 2, 1, reason="recognition", next_try=now(hours=3))
+
+    with_pool(database, work)
+    local = moment.astimezone(portals[1].zone)
+    assert tick(portals, instance) == (
+        f"2 calls of okna_sever wait for recognition; the next is asked for at {local:%Y-%m-%d %H:%M}."
+    )
+
+
+def test_runs_do_not_pile_up(database: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """While any run of the portal is on its way there is no other; another portal's is no obstacle."""
+    with_pool(database, lambda pool: put(pool, 1, 0, reason="recognition", next_try=now(minutes=-1)))
+    repository = build_defs(portals).get_repository_def()
+    tags = {"portal": "avto_ural"}
+    instance.create_run_for_job(repository.get_job("avto_ural_daily"), status=dg.DagsterRunStatus.STARTED, tags=tags)
+    assert asked(tick(portals, instance))
+    run = instance.create_run_for_job(
+        repository.get_job("okna_sever_daily"), status=dg.DagsterRunStatus.STARTING, tags={"portal": PORTAL}
+    )
+    assert (
+        tick(portals, instance) == f"Run {run.run_id} of okna_sever is in progress; what is left after it comes next."
+    )
+
+
+def test_days_may_come_again(database: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """After a run the same days have another run key; after one that failed they have to wait for an hour."""
+    with_pool(database, lambda pool: put(pool, 1, 0, reason="recognition", next_try=now(minutes=-1)))
+    repository = build_defs(portals).get_repository_def()
+    first = tick(portals, instance)
+    ended = instance.create_run_for_job(repository.get_job(JOB), status=dg.DagsterRunStatus.SUCCESS)
+    second = tick(portals, instance)
+    assert asked(first) == asked(second)
+    assert first.run_key != second.run_key  # type: ignore[union-attr]
+    assert ended.run_id in str(second.run_key)  # type: ignore[union-attr]
+    failed = instance.create_run_for_job(repository.get_job(JOB), status=dg.DagsterRunStatus.STARTED)
+    instance.report_run_failed(failed)
+    assert str(tick(portals, instance)).startswith(f"Run {failed.run_id} failed; the next is asked for at ")
+
+
+@pytest.mark.parametrize(
+    ("state", "minutes", "runs"), [(None, 31, 1), (None, 29, 0), ("failed", 31, 1), ("failed", 29, 0)]
+)
+def test_a_killed_run_leaves_its_purchases_to_the_sensor(
+    database: str, portals: list[Portal], instance: dg.DagsterInstance, state: str | None, minutes: int, runs: int
+) -> None:
+    """What was bought and never heard of is taken up on any day, once nobody has touched it for half an hour."""
+
+    async def work(pool: Pool) -> None:
+        await put(pool, 1, 3, state, **({} if state is None else {"next_try": now(minutes=-1)}))
+        await buy(pool, 1, ago=timedelta(minutes=minutes))
+        async with pool.connection() as connection:
+            await connection.execute(
+                "UPDATE call_steps SET updated_at = now() - make_interval(mins => %s) WHERE step = 'transcripts'",
+                [minutes],
+            )
+
+    with_pool(database, work)
+    assert isinstance(tick(portals, instance), dg.RunRequest) == bool(runs)
+
+
+def test_a_purchase_of_other_bytes_is_no_reason(
+    database: str, portals: list[Portal], instance: dg.DagsterInstance
+) -> None:
+    """The recording was replaced meanwhile: no run would take the purchase up, so none is asked for."""
+
+    async def work(pool: Pool) -> None:
+        await put(pool, 1, 3, "done", output_key="k")
+        await buy(pool, 1, ago=timedelta(hours=2), key="before")
+
+    with_pool(database, work)
+    assert tick(portals, instance) == "No call of okna_sever waits for recognition."
+
+
+def test_before_there_are_tables(postgres: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """A portal whose tables are not made yet is told how to get them."""
+    from dialog_assets.store import server
+
+    with psycopg.connect(server.with_database(postgres, "postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE bare_of_tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", server.with_database(postgres, "bare_of_tables"))
+        assert tick(portals, instance) == "There are no tables for okna_sever yet: run dialog-assets setup-portals."
+    with psycopg.connect(server.with_database(postgres, "postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE bare_of_tables WITH (FORCE)")
+
+
+def test_the_job_does_what_is_asked(database: str, portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """The request's tags are those of a range run: every step from the transcripts on materializes every day of it."""
+    with_pool(database, lambda pool: put(pool, 1, 1, reason="recognition", next_try=now(minutes=-1)))
+    request = tick(portals, instance)
+    assert isinstance(request, dg.RunRequest)
+    with psycopg.connect(database) as connection:  # what the day waits for is not the matter here
+        connection.execute("TRUNCATE call_steps")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("S3_BUCKET", "VOICEKIT_API_KEY", "OPENAI_API_KEY", "DEEPSEEK_API_KEY", "AWS_DEFAULT_REGION"):
+            patch.setenv(name, "x")
+        patch.setenv("VOICEKIT_SECRET_KEY", "c2VjcmV0")
+        patch.setenv("VOICEKIT_ENDPOINT", "127.0.0.1:1")
+        job = build_defs(portals).get_repository_def().get_job(JOB)
+        result = job.execute_in_process(instance=instance, tags=request.tags)
+    assert result.success
+    done = {(event.asset_key.path[1], event.partition) for event in result.get_asset_materialization_events()}  # type: ignore[union-attr]
+    assert done == {
+        (step, day(1).isoformat())
+        for step in ("transcripts", "fixed_dialogs", "classifications", "criteria_scores", "entity_summaries")
+    }
+
+
+@given(
+    offsets=st.lists(st.tuples(st.integers(-5, 400), st.booleans()), max_size=12, unique_by=lambda one: one[0]),
+    size=st.none() | st.integers(1, 40),
+)
+def test_every_day_comes_to_its_turn(portals: list[Portal], offsets: list[tuple[int, bool]], size: int | None) -> None:
+    """Run after run takes the first days that are due, never more than a run may have, until none is left."""
+    portal = portals[1].model_copy(update={"days_per_run": size})
+    today = datetime(2027, 1, 1, 12, tzinfo=portal.zone)
+    at = today + timedelta(minutes=5)
+    days = [Unfinished(portal.start_date + timedelta(days=o), 2, int(due), at) for o, due in sorted(offsets)]
+    wanted = {one.day for one in days if one.due and portal.start_date <= one.day < today.date()}
+    taken: set[date] = set()
+    while not isinstance(found := due_range(days, portal, today), str):
+        first, last = found
+        assert first == min(wanted - taken)
+        assert (last - first).days < (size or 31)
+        now_taken = {one for one in wanted if first <= one <= last}
+        taken |= now_taken
+        days = [one for one in days if one.day not in now_taken]
+    assert taken == wanted
+
+
+def test_the_sensor_is_on_by_itself(portals: list[Portal]) -> None:
+    """A result can be had for five days: nobody has to think of it."""
+    sensor = build_defs(portals).get_repository_def().get_sensor_def(JOB)
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
