@@ -52,7 +52,15 @@ async def recognised_dialog(
     async with run.pool.connection() as connection:
         direction, line = await calls.way(connection, run.portal.portal, call_id)
     rules = dialog_rules(run.portal, line)
-    return _read(phrases, rules, audio, direction), rules
+    dialog = read_dialog(
+        phrases,
+        rules,
+        channels=audio["channels"],
+        duration_s=float(audio["duration_s"]),
+        direction=direction,
+        audio_marks=_marks(audio),
+    )
+    return dialog, rules
 
 
 def dialog_columns(dialog: Dialog, rules: DialogRules, audio: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,15 +70,16 @@ def dialog_columns(dialog: Dialog, rules: DialogRules, audio: Mapping[str, Any])
         "talk_metrics": dialog.talk_metrics,
         "marks": dialog.marks,
         "role_check": None if dialog.role_check is None else dialog.role_check.as_json(),
-        "dialog_rules": rules.label + (transcripts.DUAL_MONO if "dual_mono" in _marks(audio) else ""),
+        "dialog_rules": _stream(audio) + rules.label,
     }
 
 
 async def rebuild(run: StepRun, recogniser: Recogniser) -> None:
     """Bring the days' dialogs to the present rules, from the answers that are stored: nothing is recognised again.
 
-    The steps after this one see only dialogs whose turns changed. A dialog of before rules were kept keeps its turns, if
-    its roles are those that the channels give now, and gets marks and figures.
+    The steps after this one see only dialogs whose turns changed. Where the changed rules do not decide turns, the turns
+    stay and only marks and figures are made anew; so they do in a dialog of before rules were kept, if its roles are
+    those that the channels give now.
     """
     portal = run.portal.portal
     by_line = {line: dialog_rules(run.portal, line).label for line in run.portal.channels.by_line}
@@ -104,14 +113,16 @@ async def _rebuild_one(connection: Connection, run: StepRun, recogniser: Recogni
     rules = dialog_rules(run.portal, row["line"])
     stored = [Turn.from_json(turn) for turn in row["turns"]]
     audio = await audio_files.get(connection, portal, call_id)
-    if row["dialog_rules"] is None and _roles_hold(stored, rules):
-        dialog = describe(stored, rules, duration_s=float(audio["duration_s"]), direction=row["direction"])
+    known = {"channels": audio["channels"], "duration_s": float(audio["duration_s"]), "direction": row["direction"]}
+    if _same_turns(row["dialog_rules"], stored, rules, audio):
+        dialog = describe(stored, rules, **known)
     else:
         try:
-            dialog = _read(recogniser.phrases(row["raw"]), rules, audio, row["direction"])
+            phrases = recogniser.phrases(row["raw"])
         except UnexpectedAnswer as error:
             log.warning("%s/%s: call %d keeps its dialog: %s", portal, run.step, call_id, error)
             return False
+        dialog = read_dialog(phrases, rules, audio_marks=_marks(audio), **known)
     await transcripts.put_dialog(connection, portal, call_id, **dialog_columns(dialog, rules, audio))
     if dialog.turns == stored:
         return False
@@ -120,20 +131,19 @@ async def _rebuild_one(connection: Connection, run: StepRun, recogniser: Recogni
     return True
 
 
-def _roles_hold(turns: Sequence[Turn], rules: DialogRules) -> bool:
+def _same_turns(built_by: str | None, turns: Sequence[Turn], rules: DialogRules, audio: Mapping[str, Any]) -> bool:
+    """Whether the rules that decide turns are those that `turns` follow; of a dialog of before, whether its roles are."""
+    if built_by is not None:
+        return built_by.startswith(f"{_stream(audio)}{rules.of_turns} ")
     known = [turn for turn in turns if turn.role != "speaker"]
-    return all((turn.role == "operator") == (turn.channel == rules.operator_channel) for turn in known)
-
-
-def _read(phrases: Iterable[Phrase], rules: DialogRules, audio: Mapping[str, Any], direction: str) -> Dialog:
-    return read_dialog(
-        phrases,
-        rules,
-        channels=audio["channels"],
-        duration_s=float(audio["duration_s"]),
-        direction=direction,
-        audio_marks=_marks(audio),
+    return not (known and _stream(audio)) and all(
+        (turn.role == "operator") == (turn.channel == rules.operator_channel) for turn in known
     )
+
+
+def _stream(audio: Mapping[str, Any]) -> str:
+    """How the rules of a recording begin that is one stream on two channels."""
+    return transcripts.DUAL_MONO if "dual_mono" in _marks(audio) else ""
 
 
 def _marks(audio: Mapping[str, Any]) -> Collection[str]:

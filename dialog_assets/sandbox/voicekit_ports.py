@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,7 +40,16 @@ def add_tls(server: grpc.aio.Server, certificate: tuple[Path, Path], host: str, 
     """
     chain, key = (path.read_bytes() for path in certificate)
     credentials = grpc.ssl_server_credentials([(key, chain)])
-    return _bind(partial(server.add_secure_port, server_credentials=credentials), host, port or _free_port(host))
+    listen = partial(server.add_secure_port, server_credentials=credentials)
+    if port:
+        return _bind(listen, host, port)
+    # Not in order, as sandboxes that start side by side would want the same one.
+    for candidate in random.sample(range(1443, 65536, 1000), 65):
+        with contextlib.suppress(OSError):
+            # gRPC complains aloud of a port that is taken.
+            socket.create_server((host, candidate)).close()
+            return _bind(listen, host, candidate)
+    raise OSError(f"no port that ends in 443 is free on {host}")
 
 
 def _bind(listen: Callable[[str], int], host: str, port: int) -> int:
@@ -47,10 +57,3 @@ def _bind(listen: Callable[[str], int], host: str, port: int) -> int:
         return listen(f"{host}:{port}")
     except RuntimeError as error:
         raise OSError(str(error)) from error
-
-
-def _free_port(host: str) -> int:
-    for port in range(1443, 65536, 1000):
-        with contextlib.suppress(OSError), socket.create_server((host, port)):
-            return port
-    raise OSError(f"no port that ends in 443 is free on {host}")

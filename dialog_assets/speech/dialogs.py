@@ -44,12 +44,14 @@ class DialogRules:
     company_names: tuple[str, ...] = ()
 
     @property
+    def of_turns(self) -> str:
+        """The rules that decide the turns, as text."""
+        return f"operator={self.operator_channel} pause_ms={self.pause_ms} backchannel_ms={self.backchannel_ms}"
+
+    @property
     def label(self) -> str:
-        """The rules as a line of text, kept with each dialog: another line means that it would be built differently."""
-        return (
-            f"operator={self.operator_channel} pause_ms={self.pause_ms} backchannel_ms={self.backchannel_ms} "
-            f"names={'|'.join(self.company_names)}"
-        )
+        """All rules as a line of text, kept with each dialog: those of the turns, then those of the marks."""
+        return f"{self.of_turns} names={'|'.join(self.company_names)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +81,17 @@ def read_dialog(
     heard = _in_order(phrases)
     dual_mono = channels > 1 and ("dual_mono" in audio_marks or _same_speech_twice(heard))
     turns = _turns(_one_stream(heard) if dual_mono else heard, rules, mono=dual_mono or channels == 1)
-    dialog = describe(turns, rules, duration_s=duration_s, direction=direction)
-    return replace(dialog, marks=["dual_mono", *dialog.marks]) if dual_mono else dialog
+    return describe(turns, rules, channels=channels, duration_s=duration_s, direction=direction)
 
 
-def describe(turns: list[Turn], rules: DialogRules, *, duration_s: float, direction: str) -> Dialog:
+def describe(turns: list[Turn], rules: DialogRules, *, channels: int, duration_s: float, direction: str) -> Dialog:
     """What is told of turns that are there already: marks, figures, and the check of their roles."""
     marks: list[Mark] = []
     check: RoleCheck | None = None
     roles = {turn.role for turn in turns}
     machine = is_announcement(turns)
     if "speaker" in roles:
-        marks.append("mono")
+        marks += ["dual_mono", "mono"] if channels > 1 else ["mono"]
     elif turns and not machine:
         check = check_roles(turns, direction, rules.company_names)
     if len(roles) == 1 and "speaker" not in roles:

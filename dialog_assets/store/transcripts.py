@@ -14,8 +14,8 @@ from dialog_assets.dialogs import Turn
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.upsert import upsert
 
-DUAL_MONO = " dual_mono"
-"""Ends the rules of a dialog whose recording is marked so."""
+DUAL_MONO = "dual_mono "
+"""Begins the rules of a dialog whose recording is marked so."""
 
 _DIALOG = ("turns", "talk_metrics", "marks", "role_check", "dialog_rules")
 
@@ -133,8 +133,9 @@ async def built_otherwise(
         JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = 'transcripts'
             AND s.state IN ('done', 'skipped') AND s.input_key IS NOT NULL
         WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
-            AND t.dialog_rules IS DISTINCT FROM coalesce(%(by_line)s::jsonb ->> c.line, %(rules)s)
-                || CASE WHEN to_jsonb(a) -> 'marks' ? 'dual_mono' THEN %(dual_mono)s ELSE '' END
+            AND t.dialog_rules IS DISTINCT FROM
+                CASE WHEN to_jsonb(a) -> 'marks' ? 'dual_mono' THEN %(dual_mono)s ELSE '' END
+                || coalesce(%(by_line)s::jsonb ->> c.line, %(rules)s)
             AND (c.day, c.call_id) > (%(after_day)s::date, %(after_call)s)
         ORDER BY c.day, c.call_id LIMIT %(limit)s
         """,

@@ -166,12 +166,13 @@ def test_a_line_may_have_its_operator_elsewhere(database: str, portals: list[Por
     story(database, tell)
 
 
-def test_a_recording_found_to_be_dual_mono_is_one_stream(database: str, portals: list[Portal]) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_a_recording_found_to_be_dual_mono_is_one_stream(database: str, portals: list[Portal], *, before: bool) -> None:
     """When the measurements of the archive mark it later on, its dialog follows, and stays so."""
     leaking = [[0, 0, 900, "окна север слушаю вас"], [1, 30, 900, "окна север"], [1, 1000, 1900, "хочу окно"]]
 
     async def tell(pool: Pool) -> None:
-        await stored(pool, portals[1], {1: leaking, 2: GREETING})
+        await stored(pool, portals[1], {1: leaking, 2: GREETING}, before=before)
         await corrected(pool)
         async with pool.connection() as connection:
             await connection.execute("ALTER TABLE audio_files ADD COLUMN IF NOT EXISTS marks text[]")
@@ -183,6 +184,8 @@ def test_a_recording_found_to_be_dual_mono_is_one_stream(database: str, portals:
         assert await pending(pool) == [1]
         await rebuilt(pool, portals[1])
         assert await all_rows(pool, ROWS) == rows
+        await rebuilt(pool, configured(portals, dialogs=DialogSettings(company_names=("Теплодом",))))
+        assert (await all_rows(pool, ROWS))[0]["marks"] == ["dual_mono", "mono"]
 
     story(database, tell)
 
@@ -202,6 +205,9 @@ def test_a_dialog_of_before_keeps_its_turns(database: str, portals: list[Portal]
         assert row["talk_metrics"]["turns_operator"] == 2
         assert await all_rows(pool, STEPS) == steps
         assert await pending(pool) == []
+        await rebuilt(pool, configured(portals, dialogs=DialogSettings(company_names=("Теплодом",))))
+        row = await one(pool, ROWS)
+        assert (row["turns"], "Теплодом" in row["dialog_rules"]) == (before["turns"], True)
         await rebuilt(pool, configured(portals, channels=Channels(operator=1)))
         assert [turn["role"] for turn in (await one(pool, ROWS))["turns"]] == ["client", "operator"]
         assert await pending(pool) == [1]
