@@ -34,7 +34,7 @@ from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
 from dialog_assets.sandbox.faults import Fault, Faults
 from dialog_assets.sandbox.inbound_objects import Contents, Objects, Span, Writing, whole_sha256
-from dialog_assets.sandbox.inbound_signature import SignatureError, check_signature
+from dialog_assets.sandbox.inbound_signature import SignatureError, check_payload, check_signature
 
 SERVICE = "voicekit"
 BUCKET = "inbound"
