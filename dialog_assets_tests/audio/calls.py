@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from av.codec.context import Flags
 
 from dialog_assets.sandbox.world.loader import load_world
 
@@ -197,18 +198,24 @@ def write(
     path: Path, channels: Sequence[Sound], *, codec: str = "libmp3lame", bit_rate: int = 32_000, joint: bool = True
 ) -> Path:
     """Encode the channels at 8000 Hz; the suffix is the container."""
+    return encode(path, channels, codec, RATE, bit_rate, joint=joint)
+
+
+def encode(path: Path, channels: Sequence[Sound], codec: str, rate: int, bit_rate: int, *, joint: bool = True) -> Path:
+    """Encode one or two channels of 8000 Hz at another rate; without a bit rate the codec's own way."""
     layout = "stereo" if len(channels) == 2 else "mono"
-    samples = np.clip(np.round(np.stack(channels) * 32768), -32768, 32767).astype(np.int16)
-    with av.open(path, "w") as container:
+    samples = np.clip(np.round(np.stack(list(channels)) * 32768), -32768, 32767).astype(np.int16)
+    with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
         options = {"joint_stereo": str(int(joint))} if codec == "libmp3lame" else {}
-        stream = container.add_stream(codec, rate=RATE, layout=layout, options=options)
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=options)
         assert isinstance(stream, av.AudioStream)
-        if not codec.startswith("pcm"):
+        stream.codec_context.flags |= Flags.bitexact
+        if bit_rate:
             stream.bit_rate = bit_rate
-        resampler = av.AudioResampler(stream.format, layout, RATE, frame_size=stream.frame_size or 1152)
+        container.start_encoding()
+        resampler = av.AudioResampler(stream.format, layout, rate, frame_size=stream.frame_size or 1152)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16p", layout)
         frame.sample_rate = RATE
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(packet for packet in stream.encode(part) if packet.size)
     return path
