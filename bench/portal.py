@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,11 @@ async def _serve(arguments: argparse.Namespace) -> None:
         certificate, key = write_certificate(Path(folder))
         plain = _server(app)
         secure = _server(app, ssl_certfile=str(certificate), ssl_keyfile=str(key))
+
+        def stop() -> None:
+            plain.should_exit = secure.should_exit = True
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         tasks = [asyncio.create_task(server.serve()) for server in (plain, secure)]
         await asyncio.gather(plain.up.wait(), secure.up.wait())
         ports = [server.servers[0].sockets[0].getsockname()[1] for server in (plain, secure)]
@@ -117,7 +125,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, and leaves signals alone: uvicorn's way ends the process before its folder is removed."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -127,6 +135,11 @@ class _Server(uvicorn.Server):
         """Start, then tell."""
         await super().startup(sockets)
         self.up.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing."""
+        yield
 
 
 def _server(app: ASGIApp, **options: Any) -> _Server:

@@ -36,7 +36,7 @@ class Scale:
     windows: Sequence[Window] = WINDOWS
     contacts: int = 10_000
     users: int = 2_000
-    recordings: int = 200
+    recordings: int = 100
     best_of: int = 3
 
 

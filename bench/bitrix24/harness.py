@@ -23,11 +23,11 @@ PEERS = ROOT / "bench" / ".venv"
 BUCKET, DRAIN = 50, 2.0
 ROWS_A_PAGE, COMMANDS, ROWS_A_REQUEST = 50, 50, 2500
 
-ONCE_IS_ENOUGH_S = 8
+ONCE_IS_ENOUGH_S = 5
 """A client that takes longer is not run again."""
 
 LIMIT_S = 300
-LEAST_S = 30
+LEAST_S = 20
 TIMES_OURS = 10
 """A peer that takes ten times as long as we do, and more than LEAST_S, is ended, and that is its result; so is, after
 LIMIT_S, any other."""
