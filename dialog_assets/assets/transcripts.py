@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purc
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
 from dialog_assets.assets.temporary import work_folder
+from dialog_assets.audio.workers import Inspectors
 from dialog_assets.dialogs import turns_key
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
@@ -96,6 +98,7 @@ class Desk:
     archive: Archive
     recogniser: Recogniser
     slots: dict[Way, Slots]
+    inspectors: Inspectors
     folder: Path
     deadline: float
     delays: Delays
@@ -148,6 +151,7 @@ async def recognise(
             archive,
             recogniser,
             slots,
+            await stack.enter_async_context(Inspectors(workers=min(AHEAD, os.cpu_count() or 1))),
             stack.enter_context(work_folder()),
             asyncio.get_running_loop().time() + speech.patience_hours * 3600,
             delays,
@@ -301,14 +305,10 @@ class Recognition:
 
     async def _prepare(self, folder: Path) -> tuple[Path, str, AudioFormat]:
         """The archived recording in a form that the recogniser takes: file, name in the recogniser's storage, description."""
-        # PyAV takes long to import, and only this step and the one before need it.
-        from dialog_assets.audio.convert import prepare
-        from dialog_assets.audio.probe import probe
-
         path = folder / "recording"
         await self._desk.archive.get(self._audio["s3_key"], path)
-        found = await asyncio.to_thread(probe, path)
-        prepared = await asyncio.to_thread(prepare, path, found, folder / "prepared")
+        found = await self._desk.inspectors.inspect(path)
+        prepared = await self._desk.inspectors.prepare(path, found, folder / "prepared")
         name = f"{self._portal}-{found.sha256}-{prepared.encoding}"
         described = AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, found.duration_s)
         return prepared.path, name, described
