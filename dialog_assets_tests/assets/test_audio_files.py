@@ -235,13 +235,14 @@ def test_a_recording_that_comes_anew_in_another_form(
 
 
 def test_a_replacement_that_cannot_be_had(night: Make) -> None:
-    """The call fails with the reason; what was archived before is still there."""
+    """The call fails with the reason, whatever the thresholds; what was archived before is still there."""
     monday = night({501: ONE})
     monday.calls(c1=501)
     monday.run()
     monday.calls(c1=999)
-    monday.run()
-    assert monday.states() == {1: ("failed", "recording_gone")}
+    for thresholds in ({}, {"min_speech_s": 1000.0}):
+        monday.run(**thresholds)
+        assert monday.states() == {1: ("failed", "recording_gone")}
     assert monday.bucket.keys() == ["okna_sever/2026-03-02/1.mp3"]
     assert monday.rows("SELECT record_file_id FROM audio_files") == [{"record_file_id": 501}]
 

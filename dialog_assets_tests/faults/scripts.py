@@ -16,6 +16,11 @@ PASSING: dict[str, dict[str, tuple[str, ...]]] = {
         "ListOperations": ("unavailable_before", "internal"),
         "PutObject": ("storage_lost", "storage_unavailable"),
     },
+    "s3": {
+        "PutObject": ("slow_down", "reset", "reset_after", "lost"),
+        "HeadObject": ("internal",),
+        "GetObject": ("slow_down", "reset_after"),
+    },
     "openai": {"": ("429", "500", "529", "reset", "reset_after")},
     "deepseek": {"": ("429", "500", "529", "reset", "reset_after")},
 }

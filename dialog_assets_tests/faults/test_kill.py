@@ -51,6 +51,7 @@ def _answered(vendor: str, step: str) -> Callable[[Books], int]:
 
 MARKS: dict[str, Callable[[Books], int]] = {
     "audio_files: recordings downloaded": _count("bitrix24", "downloads"),
+    "audio_files: recordings archived": _count("s3", "PutObject"),
     "transcripts: recordings uploaded": _count("voicekit", "uploads"),
     "transcripts: recordings submitted": _count("voicekit", "submitted"),
     "transcripts: operations asked for": _count("voicekit", "GetOperation"),
@@ -132,6 +133,7 @@ def test_ten_kills_lose_nothing_and_buy_nothing_twice(
     assert differences(snapshot(database, PORTAL), calm.results) == []
     assert {row["state"] for row in ledger(database)} == {"settled"}
     assert recordings(books) == recordings(whole)
+    assert books["s3"]["items"]["stored"] == whole["s3"]["items"]["stored"], "a recording was archived twice"
     in_flight = Counter[str]()
     for death in deaths:
         for (step, vendor), number in death.in_flight.items():

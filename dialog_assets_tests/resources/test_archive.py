@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from boto3.s3.transfer import TransferConfig
 
+from dialog_assets.cli.doctor import Unwell
+from dialog_assets.cli.doctor import _archive as doctor_of_the_archive
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.resources import s3
 from dialog_assets.resources.environment import MissingCredential
@@ -364,8 +366,13 @@ def test_a_bucket_that_everybody_may_read(bucket: Bucket) -> None:
         client.put_bucket_policy(**where, Policy=json.dumps({"Statement": [READ_BY_ALL]}))
         client.put_bucket_acl(**where, ACL="public-read")
         assert asyncio.run(exposure(archive)).ways == ("its policy is public", "its ACL names everybody")
+        with pytest.raises(
+            Unwell, match=r"is open to the world \(its policy is public, its ACL names everybody\): close it"
+        ):
+            asyncio.run(doctor_of_the_archive())
         client.put_public_access_block(**where, PublicAccessBlockConfiguration=CLOSED)
         assert asyncio.run(exposure(archive)).ways == ()
+        assert "can be read and written; not public" in asyncio.run(doctor_of_the_archive())
     finally:
         client.delete_public_access_block(**where)
         client.delete_bucket_policy(**where)
