@@ -144,12 +144,15 @@ async def close(
 
 
 async def lost(connection: Connection, portal: str, request_key: str, kept_for: timedelta) -> None:
-    """Close an accepted request that the vendor no longer knows: `expired` if it keeps answers no longer, else `vanished`."""
+    """Close a request that the vendor took, perhaps answered, and no longer knows.
+
+    The failure is `expired` if it keeps answers no longer, else `vanished`.
+    """
     await connection.execute(
         """
         UPDATE ledger SET state = 'settled', settled_at = now(),
             failure = CASE WHEN asked_at < now() - %s THEN 'expired' ELSE 'vanished' END
-        WHERE portal = %s AND request_key = %s AND state = 'asked'
+        WHERE portal = %s AND request_key = %s AND state IN ('asked', 'answered')
         """,
         [kept_for, portal, request_key],
     )

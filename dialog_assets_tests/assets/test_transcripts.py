@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -409,6 +408,26 @@ def test_a_service_that_forgets_everything_is_not_paid_without_end(
         assert await bill(night) == [("settled", "vanished", 1, f"op{number}", PRICE) for number in (1, 2)]
 
     night(database, portals, recording, story)
+
+
+def test_an_answer_that_was_heard_but_not_kept(database: str, portals: list[Portal], recording: Path) -> None:
+    """A run is killed between answer and transcript, and the service forgets it: bought again, and nothing stays open."""
+
+    async def story(night: Night) -> None:
+        with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dialog_assets.assets.transcripts.build_dialog", _killed)
+            await night.run()
+        assert await night.ledger_states() == [("answered", None)]
+        night.account.answers = [OperationExpired("unknown")]
+        await night.run()
+        assert await night.ledger_states() == [("settled", "vanished"), ("settled", None)]
+        assert (await night.step())["state"] == "done"
+
+    night(database, portals, recording, story)
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise Killed
 
 
 def test_a_recording_is_bought_again_once_a_run(database: str, portals: list[Portal], recording: Path) -> None:
@@ -893,13 +912,10 @@ def test_killed_during_a_call_at_once(database: str, portals: list[Portal], reco
         night.settings = AT_ONCE
         night.account.at_once = [Killed()]
         await night.killed()
-        night.account.raw = {"phrases": [[0, "killed"]]}
-        with pytest.raises(TypeError), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dialog_assets.worklist.Work._outcome", lambda work, item: work.handle(item))
+        with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dialog_assets.assets.transcripts.build_dialog", _killed)
             await night.run()
         assert (await night.ledger_states()) == [("settled", "unclear"), ("answered", None)]
-        async with night.pool.connection() as connection:
-            await connection.execute("UPDATE ledger SET answer = %s WHERE answer IS NOT NULL", [json.dumps(SPEECH)])
         await night.run()
         assert (await night.ledger_states()) == [("settled", "unclear"), ("settled", None)]
         assert len(night.account.asked_at_once) == 2

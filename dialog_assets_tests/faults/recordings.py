@@ -29,12 +29,12 @@ from dialog_assets.sandbox.voicekit import Behaviour
 from dialog_assets.speech.port import poll_delays
 from dialog_assets.speech.voicekit import VoiceKit
 from dialog_assets.store import audio_files
+from dialog_assets.store.pool import open_pool
 from dialog_assets.worklist import StepStopped
-from dialog_assets_tests.faults.speech_service import SpeechService
 from dialog_assets_tests.speech.account import API_KEY, SECRET_KEY
 from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, Row, all_rows, call, put_calls, put_step
 
-NUMBER = 5
+NUMBER = 4
 STREAMS = 3
 LONG_AGO = timedelta(hours=31)
 
@@ -62,7 +62,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 VALUES: dict[str, tuple[Any, ...]] = {
     "failed": (13, 14, 5, 3),
-    "slow_operation": (0.2,),
+    "slow_operation": (0.04,),
     "order": ("shuffled", "channel"),
     "stuck": (None, "enqueued"),
 }
@@ -205,13 +205,13 @@ class Day:
         return await all_rows(self.pool, query, self.calls[0], self.calls[-1])
 
 
-def client(service: SpeechService) -> VoiceKit:
-    """A client of the service, as patient as a test may be."""
+def client(endpoint: str, storage_url: str) -> VoiceKit:
+    """A client of the service at these addresses, as patient as a test may be."""
     made = VoiceKit(
-        service.endpoint,
+        endpoint,
         API_KEY,
         SECRET_KEY,
-        service.storage_url,
+        storage_url,
         deadline_s=1.0,
         at_once_deadline_s=1.0,
         attempts=3,
@@ -219,6 +219,16 @@ def client(service: SpeechService) -> VoiceKit:
     )
     made._inbound._attempts = 1  # boto3's own pauses cannot be shortened
     return made
+
+
+def run_in_process(url: str, portal: Portal, recordings: list[Path], addresses: tuple[str, str], seed: int) -> None:
+    """One run over the seed's day, in a process that may be killed."""
+
+    async def run() -> None:
+        async with open_pool(url, size=4) as pool, client(*addresses) as voicekit:
+            await Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed)).disturbed(5.0)
+
+    asyncio.run(run())
 
 
 def quick(seed: int) -> Behaviour:
@@ -231,6 +241,11 @@ def day_of(seed: int) -> date:
     return MONDAY + timedelta(days=seed)
 
 
-async def sleep_a_little() -> None:
-    """Until a cancelled operation has really stopped."""
+def first_call_of(seed: int) -> int:
+    """The first of the day's call ids."""
+    return 100 * seed + 1
+
+
+async def everything_ends() -> None:
+    """Until every operation has ended that ever will, by itself or by being cancelled."""
     await asyncio.sleep(0.12)

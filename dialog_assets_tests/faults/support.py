@@ -58,7 +58,7 @@ class Calm:
 
 
 _numbers = itertools.count(1)
-_forks = multiprocessing.get_context("forkserver")
+FORKS = multiprocessing.get_context("forkserver")
 
 
 @contextmanager
@@ -103,12 +103,12 @@ class Runs:
 
     def start(self) -> Run:
         """A run that has just begun."""
-        _forks.set_forkserver_preload(["dialog_assets_tests.faults.week"])
+        FORKS.set_forkserver_preload(["dialog_assets_tests.faults.week"])
         environment = {**self.sandbox.environment, "DATABASE_URL": self.database}
-        here, there = _forks.Pipe(duplex=False)
+        here, there = FORKS.Pipe(duplex=False)
         arguments = (environment, str(self.temporary), self.portal, self.first, self.last)
         records = str(self.records) if self.records else None
-        process = _forks.Process(target=_run, args=(there, records, *arguments), daemon=True)
+        process = FORKS.Process(target=_run, args=(there, records, *arguments), daemon=True)
         process.start()
         there.close()
         return Run(process, here)

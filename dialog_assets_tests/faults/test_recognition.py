@@ -1,15 +1,18 @@
 """A hundred times: runs of the recogniser's step under random faults, dropped or killed at random moments, then run again.
 
 Every recording ends with a transcript or a reason, and none is submitted twice where the service's listing could have told.
-A failing seed is run again by its number: `-k "seed17-"`.
+A failing seed is run again by its number: `-k "seed17-"`. Most runs are dropped inside the test's process; those of
+`test_killed_processes` are processes and get kill -9.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,15 +30,21 @@ from dialog_assets_tests.faults.recordings import (
     Day,
     client,
     day_of,
+    everything_ends,
+    first_call_of,
     quick,
+    run_in_process,
     script,
-    sleep_a_little,
 )
 from dialog_assets_tests.faults.speech_service import SpeechService, speech_service
+from dialog_assets_tests.faults.support import FORKS
 
 SEEDS = range(100)
+KILLED_SEEDS = range(100, 104)
 DISTURBED = 4
 """Runs under faults."""
+STUCK_AFTER = (1, DISTURBED - 1)
+"""The runs after which a day and more passes, so that what is still at the vendor will never end."""
 RUNS = 12
 """Runs until everything must have ended: the last ones are calm."""
 
@@ -61,7 +70,11 @@ def tables(postgres: str) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed{seed}-")
+# Two workers share them, as each has to start the service.
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=pytest.mark.xdist_group(f"recognition{seed % 2}"), id=f"seed{seed}-") for seed in SEEDS],
+)
 def test_nothing_is_lost_and_nothing_bought_twice(
     tables: str, portals: list[Portal], recordings: list[Path], service: SpeechService, seed: int
 ) -> None:
@@ -74,21 +87,21 @@ def test_nothing_is_lost_and_nothing_bought_twice(
     )
 
     async def live() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        async with open_pool(tables, size=4) as pool, client(service) as voicekit:
+        async with open_pool(tables, size=4) as pool, client(service.endpoint, service.storage_url) as voicekit:
             portal = portals[1].model_copy(update={"speech": speech})
-            day = Day(pool, portal, recordings, voicekit, day_of(seed), 100 * seed + 1)
+            day = Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
             await day.archive()
             for number in range(RUNS):
                 if number == DISTURBED:
                     service.heal()
-                patience_s = chance.choice((0.1, 0.5, 5.0)) if number < DISTURBED else 5.0
+                patience_s = chance.choice((0.05, 0.2, 0.6)) if number < DISTURBED else 5.0
                 if number < DISTURBED and chance.random() < 0.75:
                     await day.drop(patience_s, chance.randint(1, 70))
                 else:
                     await (day.disturbed if number < DISTURBED else day.run)(patience_s)
-                # Once in the disturbed time what has not ended is given up, and before the end.
-                await day.time_passes(LONG_AGO if number in (2, DISTURBED + 1) else timedelta(0))
-                await sleep_a_little() if number in (3, DISTURBED + 2) else None
+                if number in STUCK_AFTER:
+                    await everything_ends()
+                await day.time_passes(LONG_AGO if number in STUCK_AFTER else timedelta(0))
                 steps = await day.rows("call_steps")
                 if number > DISTURBED and len(steps) == NUMBER and all(_has_ended(row) for row in steps):
                     break
@@ -97,6 +110,60 @@ def test_nothing_is_lost_and_nothing_bought_twice(
     steps, bill = asyncio.run(live())
     _check_ends(steps, bill)
     _check_purchases(service, bill)
+
+
+@pytest.mark.xdist_group("recognition0")
+@pytest.mark.parametrize("seed", KILLED_SEEDS, ids=lambda seed: f"seed{seed}-")
+def test_killed_processes(
+    tables: str, portals: list[Portal], recordings: list[Path], service: SpeechService, seed: int
+) -> None:
+    """Three runs as processes, each killed with -9 at a random moment, then a run to the end."""
+    chance = random.Random(seed)
+    service.begin([], replace(quick(seed), recognition_s=(0.1, 0.4)))
+    addresses = (service.endpoint, service.storage_url)
+    portal = portals[1]
+
+    async def archive() -> None:
+        async with open_pool(tables, size=1) as pool, client(*addresses) as voicekit:
+            await Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed)).archive()
+
+    async def end() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        async with open_pool(tables, size=4) as pool, client(*addresses) as voicekit:
+            day = Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
+            await day.run(30.0)
+            return await day.rows("call_steps"), await day.rows("ledger")
+
+    asyncio.run(archive())
+    killed = 0
+    for _ in range(3):
+        killed += _killed_at(service, chance, tables, portal, recordings, addresses, seed)
+    assert killed > 0, "every run ended before it was killed: the moments are too tame"
+    steps, bill = asyncio.run(end())
+    assert {row["state"] for row in steps} == {"done"}
+    _check_ends(steps, bill)
+    _check_purchases(service, bill)
+    assert len(bill) == NUMBER, "without a fault each recording is bought once"
+
+
+def _killed_at(service: SpeechService, chance: random.Random, *arguments: Any) -> bool:
+    """Kill a run a moment after a random number of its dealings with the service; whether it still lived."""
+    goal = _dealings(service) + chance.randint(1, 2 * NUMBER)
+    delay_s = chance.uniform(0, 0.03)
+    FORKS.set_forkserver_preload(["dialog_assets_tests.faults.week"])
+    process = FORKS.Process(target=run_in_process, args=arguments, daemon=True)
+    process.start()
+    while process.is_alive() and _dealings(service) < goal:
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    lived = process.is_alive()
+    process.kill()
+    process.join()
+    return lived
+
+
+def _dealings(service: SpeechService) -> int:
+    counts = service.counts()
+    return sum(counts.get(name, 0) for name in ("uploads", "submitted", "GetOperation", "ListOperations"))
 
 
 def _has_ended(row: dict[str, Any]) -> bool:
