@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from dialog_assets.bitrix24.client import Answer, Bitrix24Client, not_run
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24DataError, Bitrix24Error, Bitrix24RequestError
+from dialog_assets.bitrix24.client import Answer, Bitrix24Client, Patience, not_run
+from dialog_assets.bitrix24.errors import (
+    Bitrix24AccessError,
+    Bitrix24DataError,
+    Bitrix24Error,
+    Bitrix24RequestError,
+    is_operating,
+)
 from dialog_assets.bitrix24.families import (
     CrmFamily,
     last_id_link,
@@ -62,9 +68,13 @@ class _OwnersUntoldError(Exception):
 
 @dataclass
 class _Group:
-    """Owners asked together, and how far their deals are read: `need` more pages, as far as is known."""
+    """Owners asked together, and how far their deals are read: `need` more pages, as far as is known.
+
+    `patience` and `failures` are those of the next page.
+    """
 
     owners: list[int]
+    patience: Patience
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     after: int = 0
     need: int = 1
@@ -82,7 +92,7 @@ class _Reading:
 
     async def read(self, owners: Sequence[int], size: int) -> dict[int, list[dict[str, Any]]]:
         """Deals by owner, of groups of `size`. Raises _OwnersUntoldError for groups of more than one."""
-        groups = [_Group(some) for some in chunks(owners, size)]
+        groups = [_Group(some, self._client.patience()) for some in chunks(owners, size)]
         found: dict[int, list[dict[str, Any]]] = {}
         pending = groups
         while pending:
@@ -117,11 +127,12 @@ class _Reading:
                     after=after,
                     start=0 if counts else -1,
                 )
-        outcomes = await self._client.linked(commands)
+        outcomes = await self._client.linked(commands, batch[0][0].patience)
         failures: list[Bitrix24Error] = []
         for names, (group, _) in zip(keys, batch, strict=True):
             failure = self._take(group, [outcomes.get(name) for name in names])
-            if failure is not None:
+            # A blocked method is waited for by whoever asks it next.
+            if failure is not None and not is_operating(failure):
                 group.failures += 1
                 if not failure.retryable or group.failures >= self._client.attempts:
                     raise failure
@@ -146,6 +157,7 @@ class _Reading:
             if stranger := next((one for one, row in zip(ids, rows, strict=True) if not self._fits(group, row)), None):
                 raise self._dropped(f"deal {stranger}", group.owners)
             group.rows |= zip(ids, rows, strict=True)
+            group.failures, group.patience = 0, self._client.patience()
             if len(rows) < PAGE:
                 group.need = 0
                 return None
