@@ -147,7 +147,7 @@ class Truncated(Response):
             else:
                 await send(message)
 
-        await self._whole(scope, _Ears(_transport(receive)).receive, half)
+        await self._whole(scope, receive, half)
         await _hang_up(receive)
 
 
@@ -176,21 +176,8 @@ class SlowHeaders(Response):
                 transport.write(head[at : at + step])
                 await asyncio.sleep(self._seconds / 10)
 
-        await self._whole(scope, _Ears(transport).receive, dribble)
+        await self._whole(scope, receive, dribble)
         await _hang_up(receive)
-
-
-class _Ears:
-    """What an answer inside another one hears of the client: nothing until the connection is closed."""
-
-    def __init__(self, transport: Any) -> None:
-        self.transport = transport
-
-    async def receive(self) -> Message:
-        """Wait for the end of the connection."""
-        while not self.transport.is_closing():
-            await asyncio.sleep(0.01)
-        return {"type": "http.disconnect"}
 
 
 def _transport(receive: Receive) -> Any:

@@ -63,19 +63,20 @@ PHASES = ("calls", "users", "entities", "recordings", "last_days")
 CredentialKind = Literal["webhook", "oauth"]
 
 
-def portal() -> SandboxPortal:
+def portal(**options: Any) -> SandboxPortal:
     """3,000 calls in ten days, people, contacts, leads and companies with deals (one has three pages), recordings."""
     offset = "+03:00"
-    crowd = crowd_portal(
-        CALLS,
-        contacts=CONTACTS,
-        recordings=RECORDINGS,
-        recording_size=RECORDING_BYTES,
-        days=DAYS,
-        first=FIRST,
-        gap=2,
-        portal=NAME,
-    )
+    given = {
+        "calls": CALLS,
+        "contacts": CONTACTS,
+        "recordings": RECORDINGS,
+        "recording_size": RECORDING_BYTES,
+        "days": DAYS,
+        "first": FIRST,
+        "gap": 2,
+        "portal": NAME,
+    }
+    crowd = crowd_portal(**given | options)
     leads = {n: rows.lead({"id": n, "title": f"Лид {n}", "responsible": 1}, offset) for n in range(1, OWNERS + 1)}
     firms = {n: rows.company({"id": n, "title": f"Фирма {n}", "responsible": 1}, offset) for n in range(1, OWNERS + 1)}
     owners: list[dict[str, int]] = [
@@ -85,7 +86,9 @@ def portal() -> SandboxPortal:
         *({"company": 1} for _ in range(DEALS_OF_ONE)),
     ]
     some = {
-        number: rows.deal({"id": number, "title": f"Сделка {number}", "amount": "1000.00", "responsible": 1, **owner}, offset)
+        number: rows.deal(
+            {"id": number, "title": f"Сделка {number}", "amount": "1000.00", "responsible": 1, **owner}, offset
+        )
         for number, owner in enumerate(owners, 1)
     }
     return replace(crowd, leads=leads, companies=firms, deals=some)
@@ -142,10 +145,15 @@ class Site:
         found: dict[str, int] = self.books.as_dict().get("bitrix24", {}).get("items", {}).get(what, {})
         return found
 
+    @property
+    def webhook(self) -> str:
+        """The webhook's URL."""
+        return f"{self.base}/rest/1/{NAME}-secret/"
+
     def credential(self, kind: CredentialKind) -> str | OAuth:
         """A webhook's URL, or an application whose first access token is yet to come."""
         if kind == "webhook":
-            return f"{self.base}/rest/1/{NAME}-secret/"
+            return self.webhook
         app = self.server.oauth.apps[NAME]
         application = Application(
             app.client_id, app.client_secret, self.server.oauth.first_tokens(NAME)[1], f"{self.base}/oauth/token/"
@@ -172,12 +180,11 @@ class Site:
 
 
 @asynccontextmanager
-async def site() -> AsyncIterator[Site]:
-    """The stand-in, listening."""
+async def site(habits: Habits = HABITS, **options: Any) -> AsyncIterator[Site]:
+    """The stand-in of `portal(**options)`, listening."""
     books, faults = Books(), Faults()
-    server = Bitrix24Server(
-        World({NAME: portal()}), books, faults, Clock(), bucket_size=1_000_000, drain_per_second=1, habits=HABITS
-    )
+    world = World({NAME: portal(**options)})
+    server = Bitrix24Server(world, books, faults, Clock(), bucket_size=1_000_000, drain_per_second=1, habits=habits)
     async with AsyncExitStack() as stack:
         base, renamed = [await stack.enter_async_context(serve(server.app)) for _ in range(2)]
         yield Site(server, books, faults, base, renamed)

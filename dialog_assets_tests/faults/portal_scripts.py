@@ -138,10 +138,8 @@ def final(chance: random.Random, phase: str) -> tuple[Final, Rule]:
 
 def final_rule(fault: Final, phase: str, *, after: int = 0) -> tuple[Final, Rule]:
     """The rule of `fault` that strikes all but the first `after`."""
-    if fault in FINAL_DOWNLOAD and phase == "recordings":
-        match = "download"
-    else:
-        match = COMMANDS[phase] if fault.command else "batch"
+    whole = "download" if phase == "recordings" else "batch"
+    match = COMMANDS[phase] if fault.command else whole
     return fault, {"service": "bitrix24", "kind": fault.kind, "match": match, "after": after, "value": fault.value}
 
 

@@ -13,7 +13,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, RecordingUnavailableError
+from dialog_assets.bitrix24.errors import (
+    Bitrix24AccessError,
+    Bitrix24Error,
+    Bitrix24UnavailableError,
+    RecordingUnavailableError,
+)
 from dialog_assets.bitrix24.families import CrmFamily
 from dialog_assets.sandbox.bitrix24_events import read_events
 from dialog_assets_tests.faults import portal_scripts as scripts
@@ -185,7 +190,7 @@ class Disturbed:
                 assert self._final is not None, f"{told}: {file} {event}: {outcome}"
                 assert_final(outcome, self._final, self.site, f"{told}: {file}")
             elif event is not None and event.kind == "replace":
-                assert outcome in (calm[file], self._present_bytes(file)), f"{told}: {file}"
+                assert outcome in (calm[file], present_bytes(self.site, file)), f"{told}: {file}"
             else:
                 assert outcome == calm[file], f"{told}: {file}"
         assert bool(struck) == (self._final is not None), told
@@ -202,10 +207,12 @@ class Disturbed:
             for number in table.ids
         }
 
-    def _present_bytes(self, file: int) -> bytes:
-        stored = self.site.server.portals[NAME].files.get(file)
-        assert stored is not None
-        return stored.recording.read(0, stored.recording.size or 0)
+
+def present_bytes(found: Site, file: int) -> bytes:
+    """A recording as it is by now."""
+    stored = found.server.portals[NAME].files.get(file)
+    assert stored is not None
+    return stored.recording.read(0, stored.recording.size or 0)
 
 
 def _is_late(row: Mapping[str, Any]) -> bool:
@@ -261,3 +268,127 @@ def test_each_final_fault_is_one_clear_error(fault: Final, credential: Credentia
     assert result.found == {}
     if fault.kind != "429":
         assert portal.site.counts()["requests"] <= scripts.ATTEMPTS + (credential == "oauth") * scripts.ATTEMPTS
+
+
+@pytest.mark.parametrize("kind", scripts.PASSING_COMMAND)
+@pytest.mark.parametrize(("family", "method"), [("classic", "crm.deal.list"), ("item", "crm.item.list")])
+def test_commands_that_link_to_each_other_get_over_a_fault(
+    family: CrmFamily, method: str, kind: str, portal: Portal
+) -> None:
+    """Linked pages of deals wait for a blocked method's reset, however often it is refused until then."""
+    calm = portal.calm("entities", family)
+    portal.site.reset()
+    rule = {**scripts.rule(kind, "entities"), "match": method, "after": 3}
+    result = portal.read("entities", rule, family=family)
+    assert (result.error, result.found) == (None, calm)
+    assert portal.site.items("fault") == {kind: 1}
+
+
+@pytest.mark.parametrize("fault", FINAL_DOWNLOAD, ids=str)
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_each_final_fault_of_downloads_is_one_clear_error_a_recording(
+    fault: Final, credential: CredentialKind, portal: Portal
+) -> None:
+    """No recording comes, each says why, and an application has tried the activity's link too where that may help."""
+    calm = portal.calm("recordings")
+    portal.site.reset()
+    result = portal.read("recordings", scripts.final_rule(fault, "recordings")[1], credential=credential)
+    assert result.error is None
+    assert result.found.keys() == calm.keys()
+    for file, error in result.found.items():
+        assert_final(error, fault, portal.site, f"{credential}: {file}")
+
+
+def test_an_authorisation_that_is_over_is_one_clear_error(portal: Portal) -> None:
+    """A refresh token that the vendor does not know any more: what to do, after one question to the vendor."""
+    portal.site.server.oauth._refresh.clear()
+    result = portal.read("users", credential="oauth")
+    assert_final(result.error, Final("", Bitrix24AccessError, "invalid_grant"), portal.site, "")
+    assert portal.site.counts()["requests"] == 1
+
+
+@pytest.mark.parametrize("kind", ["503", "500", "502_html", "200_error", "html_200", "reset"])
+def test_the_vendors_token_endpoint_may_fail_and_recover(kind: str, portal: Portal) -> None:
+    """Twice is waited for; for good it is an outage, not a lost authorisation."""
+    calm = portal.calm("users")
+    portal.site.reset()
+    rule = {"service": "bitrix24", "kind": kind, "match": "oauth/token"}
+    result = portal.read("users", {**rule, "times": 2}, credential="oauth")
+    assert (result.error, result.found) == (None, calm)
+    portal.site.reset()
+    broken = portal.read("users", rule, credential="oauth")
+    assert_final(broken.error, Final(kind, Bitrix24UnavailableError, "token_endpoint"), portal.site, kind)
+
+
+def test_an_answer_that_does_not_come_in_time_is_asked_for_again(portal: Portal) -> None:
+    """One answer takes longer than the client waits for it."""
+    calm = portal.calm("users")
+    portal.site.reset()
+    slow = {"service": "bitrix24", "kind": "slow", "match": "batch", "times": 1, "value": 1.0}
+    result = portal.read("users", slow, timeout=httpx2.Timeout(10.0, read=0.5))
+    assert (result.error, result.found) == (None, calm)
+    assert portal.site.counts()["requests"] >= 2
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+@pytest.mark.parametrize("place", [2, 3, 12, 21])
+def test_a_portal_that_moves_while_recordings_are_fetched(
+    place: int, credential: CredentialKind, portal: Portal
+) -> None:
+    """Links of the old address are asked for anew at the new one, and no link is followed there."""
+    calm = portal.calm("recordings")
+    portal.site.reset()
+
+    def move(number: int) -> None:
+        if number == place:
+            portal.site.server.set_habits({"renamed_to": portal.site.renamed}, NAME)
+
+    result = portal.read("recordings", credential=credential, on_take=move)
+    assert (result.error, result.found) == (None, calm)
+    assert portal.site.counts()["moved"] >= 1
+
+
+def test_replaced_recordings_come_as_they_are_now(portal: Portal) -> None:
+    """Longer or shorter ones than the Disk had said a moment before: whole, in their newest version."""
+    calm = portal.calm("recordings")
+    portal.site.reset()
+    files = sorted(calm)
+
+    def replace(number: int) -> None:
+        if number == 2:  # the first download: every place is known by then
+            changes = [{"portal": NAME, "kind": "replace", "file": file, "size": 90_000} for file in files[::2]]
+            changes += [{"portal": NAME, "kind": "replace", "file": file, "size": 190_000} for file in files[1::2]]
+            portal.site.server.set_events(changes)
+
+    result = portal.read("recordings", on_take=replace)
+    assert result.found == {file: present_bytes(portal.site, file) for file in files}
+
+
+def sent(found: Site) -> dict[int, int]:
+    """Bytes that left the portal, by recording."""
+    return {int(file): size for file, size in found.items("bytes").items()}
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_a_cut_costs_only_the_rest_of_the_file(credential: CredentialKind, portal: Portal) -> None:
+    """Each recording is cut in the middle: not a byte of any leaves the portal twice."""
+    calm = portal.calm("recordings")
+    portal.site.reset()
+    cut = {"service": "bitrix24", "kind": "truncated", "match": "download", "times": len(calm)}
+    result = portal.read("recordings", cut, credential=credential)
+    assert result.found == calm
+    assert portal.site.items("fault") == {"truncated": len(calm)}
+    assert sent(portal.site) == {file: len(content) for file, content in calm.items()}
+
+
+def test_a_cut_costs_only_the_rest_when_the_link_has_died_too(portal: Portal) -> None:
+    """The token in the link expires between the two halves: the rest comes by a new link."""
+    calm = portal.calm("recordings")
+    portal.site.reset()
+    cut = {"service": "bitrix24", "kind": "truncated", "match": "download", "times": 1}
+    dies = {"service": "bitrix24", "kind": "expired_token", "match": "download", "after": 1, "times": 1}
+    result = portal.read("recordings", cut, dies, credential="oauth")
+    assert result.found == calm
+    assert portal.site.items("fault") == {"expired_token": 1, "truncated": 1}
+    assert portal.site.counts()["refreshes"] == 2
+    assert sent(portal.site) == {file: len(content) for file, content in calm.items()}
