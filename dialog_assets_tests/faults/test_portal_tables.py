@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import date, timedelta
@@ -44,9 +45,10 @@ Before = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def hurry() -> Iterator[None]:
-    """Pauses of milliseconds, how long they are, other tests know; and a key that seals tokens."""
+def hurry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Pauses of milliseconds, how long they are, other tests know; a key that seals tokens; recordings pass here only."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("recordings")))
         for module, name in ((retries, "BUCKET_S"), (retries, "BACKOFF_S"), (operating, "UNKNOWN_RESET_S")):
             patch.setattr(module, name, 0.01)
         patch.setenv("DIALOG_ASSETS_SECRET_KEY", Fernet.generate_key().decode())
