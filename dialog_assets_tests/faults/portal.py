@@ -158,7 +158,10 @@ class Site:
         application = Application(
             app.client_id, app.client_secret, self.server.oauth.first_tokens(NAME)[1], f"{self.base}/oauth/token/"
         )
-        return OAuth(application, MemoryVault(), base=f"{self.base}/rest/", sleep=FastTime().sleep)
+        transport = httpx2.AsyncHTTPTransport(verify=_trusted())
+        return OAuth(
+            application, MemoryVault(), base=f"{self.base}/rest/", transport=transport, sleep=FastTime().sleep
+        )
 
     def client(
         self, kind: CredentialKind, on_take: Callable[[int], None] = lambda _: None, **options: Any
