@@ -25,6 +25,7 @@ from dialog_assets.bitrix24.errors import (
     Bitrix24LimitError,
     Bitrix24UnavailableError,
     classify,
+    is_operating,
 )
 from dialog_assets.bitrix24.operating import LIMIT_S, OperatingTime
 from dialog_assets.bitrix24.pacing import Pacer
@@ -125,7 +126,7 @@ class Bitrix24Client:
 
         Raises a Bitrix24Error: at once when a repetition cannot help, else after `attempts` or `patience_s`.
         """
-        return _answer(await self._call(method, params or {}, {method: 1}, _Patience(self._patience_s)))
+        return _answer(await self._call(method, params or {}, {method: 1}, Patience(self._patience_s)))
 
     async def batch(
         self, commands: Mapping[str, Command], *, before_body: Gate | None = None
@@ -140,14 +141,23 @@ class Bitrix24Client:
             outcomes |= await self._batch({key: commands[key] for key in keys}, before_body)
         return {key: outcomes[key] for key in commands}
 
+    def patience(self) -> Patience:
+        """What may be shared by requests that are parts of one and wait for operating time together."""
+        return Patience(self._patience_s)
+
     async def linked(
-        self, commands: Mapping[str, Command], *, before_body: Gate | None = None
+        self, commands: Mapping[str, Command], patience: Patience, *, before_body: Gate | None = None
     ) -> dict[str, Answer | Bitrix24Error]:
         """Run at most 50 commands that link to each other, once.
 
-        Keys that are absent were not run. Nothing is sent again, because links reach only into their own batch.
+        Keys that are absent were not run. Nothing is sent again, because links reach only into their own batch; after
+        commands that were blocked for operating time (errors.is_operating) the next ones of their method wait here for it.
         """
-        return await self._run(commands, _Patience(self._patience_s), before_body)
+        outcomes = await self._run(commands, patience, before_body)
+        for key, outcome in outcomes.items():
+            if isinstance(outcome, Bitrix24Error) and is_operating(outcome):
+                self._operating.refuse(commands[key][0])
+        return outcomes
 
     async def rest(self, error: Bitrix24Error, attempt: int) -> None:
         """Wait as long as `error` at attempt number `attempt` (from 1) asks for."""
@@ -166,7 +176,7 @@ class Bitrix24Client:
     ) -> dict[str, Answer | Bitrix24Error]:
         done: dict[str, Answer | Bitrix24Error] = {}
         pending = dict(commands)
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         attempt = 0
         while pending:
             attempt += 1
@@ -176,7 +186,7 @@ class Bitrix24Client:
             failures: list[Bitrix24Error] = []
             for key in list(ready):
                 outcome = found.get(key) or not_run(pending[key][0])
-                if isinstance(outcome, Bitrix24Error) and _is_operating(outcome):
+                if isinstance(outcome, Bitrix24Error) and is_operating(outcome):
                     self._operating.refuse(pending[key][0])
                 elif isinstance(outcome, Bitrix24Error) and outcome.retryable and attempt < self.attempts:
                     failures.append(outcome)
@@ -191,7 +201,7 @@ class Bitrix24Client:
         return done
 
     async def _run(
-        self, commands: Mapping[str, Command], patience: _Patience, before_body: Gate | None
+        self, commands: Mapping[str, Command], patience: Patience, before_body: Gate | None
     ) -> dict[str, Answer | Bitrix24Error]:
         texts = {key: command_text(command) for key, command in commands.items()}
         methods = Counter(method for method, _ in commands.values())
@@ -223,7 +233,7 @@ class Bitrix24Client:
         method: str,
         params: Mapping[str, Any],
         counted: Mapping[str, int],
-        patience: _Patience,
+        patience: Patience,
         *,
         before_body: Gate | None = None,
     ) -> Mapping[str, Any]:
@@ -235,7 +245,7 @@ class Bitrix24Client:
             try:
                 body = await self._send(method, params, before_body)
             except Bitrix24Error as error:
-                if _is_operating(error):
+                if is_operating(error):
                     self._operating.refuse(method)
                     attempt -= 1
                     continue
@@ -303,7 +313,7 @@ def _certificates() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-class _Patience:
+class Patience:
     """How long one call may still wait for operating time."""
 
     def __init__(self, seconds: float) -> None:
@@ -323,11 +333,6 @@ class _Patience:
             )
         self._left -= seconds
         await sleep(seconds)
-
-
-def _is_operating(error: Bitrix24Error) -> bool:
-    """Blocked for operating time: its code, or 429 without one (errors.classify)."""
-    return isinstance(error, Bitrix24LimitError) and error.code.upper() != "QUERY_LIMIT_EXCEEDED"
 
 
 def _answer(body: Mapping[str, Any]) -> Answer:

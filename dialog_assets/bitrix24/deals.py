@@ -16,13 +16,14 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from dialog_assets.bitrix24.client import Answer, Bitrix24Client, not_run
+from dialog_assets.bitrix24.client import Answer, Bitrix24Client, Patience, not_run
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24DataError,
     Bitrix24Error,
     Bitrix24RequestError,
     RowError,
+    is_operating,
 )
 from dialog_assets.bitrix24.families import (
     CrmFamily,
@@ -54,9 +55,13 @@ class _OwnersUntoldError(Exception):
 
 @dataclass
 class _Group:
-    """Owners asked together, and how far their deals are read: `need` more pages, as far as is known."""
+    """Owners asked together, and how far their deals are read: `need` more pages, as far as is known.
+
+    `patience` and `failures` are those of the next page.
+    """
 
     owners: list[int]
+    patience: Patience
     after: int = 0
     need: int = 1
     failures: int = 0
@@ -111,7 +116,7 @@ class Deals:
 
     async def _read(self, size: int) -> AsyncGenerator[Rows]:
         """The deals of groups of `size` owners. Raises _OwnersUntoldError for groups of more than one."""
-        pending = [_Group(some) for some in chunks(self.by_owner, size)]
+        pending = [_Group(some, self._client.patience()) for some in chunks(self.by_owner, size)]
         proved = False
         while pending:
             failures: list[Bitrix24Error] = []
@@ -138,7 +143,7 @@ class Deals:
         batches = iter(_packed(groups))
 
         async def read(batch: _Batch, gate: Gate) -> tuple[_Batch, _Outcomes]:
-            return batch, await self._client.linked(self._commands(batch), before_body=gate)
+            return batch, await self._client.linked(self._commands(batch), batch[0][0].patience, before_body=gate)
 
         def next_job(_: int) -> Job[tuple[_Batch, _Outcomes]] | None:
             batch = next(batches, None)
@@ -164,7 +169,8 @@ class Deals:
 
     def _counted(self, group: _Group, failure: Bitrix24Error | None) -> list[Bitrix24Error]:
         """The failure, if it is one of few that may pass; else it is raised."""
-        if failure is None:
+        if failure is None or is_operating(failure):
+            # A blocked method is waited for by whoever asks it next.
             return []
         group.failures += 1
         if not failure.retryable or group.failures >= self._client.attempts:
@@ -202,6 +208,7 @@ class Deals:
         count = ids.index(named[-1]) + 1 if full else len(rows)
         for deal, row in zip(ids[:count], rows[:count], strict=True):
             self._note(group, deal, row, page)
+        group.failures, group.patience = 0, self._client.patience()
         if not full:
             group.need = 0
             return False

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
@@ -42,6 +42,8 @@ TIMEOUT_S = 900.0
 _METHOD = "download"
 _PAGE_BYTES = 64 * 1024
 _REDIRECTS = 3
+_RENEWALS = 2
+"""How often one download may find its place outdated."""
 _PROGRESS_BYTES = 64 * 1024
 """An attempt that brought less than this before its cut counts as failed."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -61,7 +63,7 @@ class Place:
 
 
 Again = Callable[[], Awaitable[Place]]
-"""Asks for the same recording's place once more: the URL of an OAuth application dies with its token."""
+"""Asks for the same recording's place once more: URLs die with their token, portals move, recordings are replaced."""
 
 
 async def download(
@@ -101,22 +103,29 @@ async def download(
 
 
 async def _repeat(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHosts, again: Again | None) -> None:
-    attempt = 0
+    attempt = renewals = 0
     while True:
         attempt += 1
-        before = transfer.received
         failure = await _try(client, transfer, outside)
         if failure is None:
             return
-        if again is not None and failure.code.upper() == "EXPIRED_TOKEN":
-            transfer.place, again = await again(), None
+        if again is not None and renewals < _RENEWALS and _is_outdated(failure):
+            renewals, attempt = renewals + 1, 0
+            transfer.move(await again(), same=failure.code != "changed")
             continue
-        if transfer.received - before >= _PROGRESS_BYTES:
+        if transfer.gain() >= _PROGRESS_BYTES:
             attempt = 1
         if not failure.retryable or attempt >= client.attempts:
             outside_fails = transfer.place.way == "provider" and isinstance(failure, Bitrix24UnavailableError)
             raise _unreachable(transfer.place, failure) if outside_fails else failure
         await client.rest(failure, attempt)
+
+
+def _is_outdated(failure: Bitrix24Error) -> bool:
+    """Whether a fresh place of the same recording may do."""
+    if isinstance(failure, RecordingUnavailableError):
+        return failure.outdated
+    return failure.code.upper() == "EXPIRED_TOKEN"
 
 
 def _unreachable(place: Place, failure: Bitrix24Error) -> RecordingUnavailableError:
@@ -136,9 +145,15 @@ class _Transfer:
     head: bytes = b""
     tag: str | None = None
     size: int | None = None
+    furthest: int = 0
 
     def __post_init__(self) -> None:
         self.size = self.place.size
+
+    def gain(self) -> int:
+        """How many bytes further it is than ever before; what was read anew after a restart is no gain."""
+        before, self.furthest = self.furthest, max(self.furthest, self.received)
+        return self.furthest - before
 
     def restart(self) -> None:
         self.target.seek(self.base)
@@ -146,6 +161,14 @@ class _Transfer:
         self.received = 0
         self.head = b""
         self.size, self.tag = self.place.size, None
+
+    def move(self, place: Place, *, same: bool) -> None:
+        """Go on at another place; from the beginning where it leads to other bytes."""
+        same = same and place.size == self.place.size
+        self.place = place
+        if not same:
+            self.restart()
+            self.furthest = 0
 
     def write(self, piece: bytes) -> None:
         self.target.write(piece)
@@ -163,12 +186,18 @@ class _Transfer:
     def overflow(self) -> RecordingUnavailableError | None:
         """More bytes than there should be."""
         if self.size is not None and self.received > self.size:
-            return RecordingUnavailableError("changed", self.place.name, description=f"above {self.size} bytes")
+            return self.changed(f"above {self.size} bytes")
         if self.received > self.max_bytes or (self.size or 0) > self.max_bytes:
             return RecordingUnavailableError(
                 "too_large", self.place.name, description=f"allowed {self.max_bytes} bytes"
             )
         return None
+
+    def changed(self, how: str) -> RecordingUnavailableError:
+        """Not the file that the place was given for."""
+        error = RecordingUnavailableError("changed", self.place.name, description=how)
+        error.outdated = True
+        return error
 
     def short(self) -> RecordingUnavailableError:
         """Fewer bytes than the file has: worth another try from where it stopped."""
@@ -183,12 +212,15 @@ async def _try(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHost
     place = transfer.place
     url = place.url
     if place.way != "provider" and origin_of(url) != client.origin:
-        return RecordingUnavailableError("refused", place.name, description="its address is outside the portal")
+        return _elsewhere(place)
     for _ in range(_REDIRECTS + 1):
         try:
             async with _opened(client, transfer, outside, url) as response:
                 if response.is_redirect:
-                    url = urljoin(url, response.headers.get("location", ""))
+                    target = urljoin(url, response.headers.get("location", ""))
+                    if place.way != "provider" and _is_renamed(url, target):
+                        return _elsewhere(place)
+                    url = target
                     continue
                 return await _receive(response, transfer)
         except NotAllowedError as error:
@@ -199,6 +231,20 @@ async def _try(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHost
             failure = RecordingUnavailableError("refused", place.name, description="its address is malformed")
         return failure
     return RecordingUnavailableError("refused", place.name, description="it leads in circles")
+
+
+def _is_renamed(url: str, target: str) -> bool:
+    """Whether a redirect leads to the very same path and query at another origin, as a renamed portal's does."""
+    old, new = urlsplit(url), urlsplit(target)
+    same = (old.scheme, old.path, old.query) == (new.scheme, new.path, new.query)
+    return same and origin_of(url) != origin_of(target)
+
+
+def _elsewhere(place: Place) -> RecordingUnavailableError:
+    """The secret in the URL goes nowhere else; where the portal is now, the portal itself must say."""
+    error = RecordingUnavailableError("refused", place.name, description="its address is outside the portal")
+    error.outdated = True
+    return error
 
 
 @asynccontextmanager
@@ -221,15 +267,11 @@ async def _opened(
 
 async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Error | None:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if response.status_code == 416 and transfer.received:
-        error = transfer.short()
-        error.retryable = False
-        return error
     page = response.status_code not in (200, 206) or kind == "text/html" or "json" in kind
-    if not page and transfer.received and not _continues(response, transfer):
-        transfer.restart()
-        if response.status_code == 206:
-            return transfer.short()
+    if transfer.received and (not page or response.status_code == 416):
+        failure = _resume(response, transfer)
+        if failure is not None:
+            return failure
     if not page:
         transfer.learn(response)
         if (failure := transfer.overflow()) is not None:
@@ -251,13 +293,18 @@ async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Er
     return transfer.short() if transfer.received < (transfer.size or 0) else None
 
 
-def _continues(response: httpx2.Response, transfer: _Transfer) -> bool:
-    """Whether a 206 goes on exactly where the transfer stopped, in a file of the same size."""
+def _resume(response: httpx2.Response, transfer: _Transfer) -> RecordingUnavailableError | None:
+    """Go on where the transfer stopped, from the beginning where the whole file comes; else the failure."""
+    if response.status_code == 416:
+        return transfer.changed(f"it ends before {transfer.size or transfer.received} bytes")
     found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", "").strip())
-    if response.status_code != 206 or found is None:
-        return False
-    size = "*" if transfer.size is None else str(transfer.size)
-    return int(found[1]) == transfer.received and (size == "*" or found[2] in ("*", size))
+    if response.status_code == 206 and found is not None:
+        if transfer.size is not None and found[2] not in ("*", str(transfer.size)):
+            return transfer.changed(f"{found[2]} instead of {transfer.size} bytes")
+        if int(found[1]) == transfer.received:
+            return None
+    transfer.restart()
+    return transfer.short() if response.status_code == 206 else None
 
 
 _CREDENTIAL_CODES = {

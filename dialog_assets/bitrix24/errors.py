@@ -107,8 +107,8 @@ RecordingReason = Literal[
     "gone", "refused", "not_audio", "truncated", "changed", "too_large", "too_slow", "unreachable"
 ]
 """gone: no such file, or in the trash · refused: no right to it, a bad link, a redirect elsewhere · not_audio: the bytes are
-no audio · truncated: fewer bytes than the Disk says · changed: more bytes than the Disk says, so it was replaced in the
-meantime · too_large: above the caller's limit · too_slow: not there within the caller's time · unreachable: the
+no audio · truncated: fewer bytes came than the Disk says · changed: it is longer or shorter than the Disk said, so it was
+replaced in the meantime · too_large: above the caller's limit · too_slow: not there within the caller's time · unreachable: the
 host outside the portal does not answer."""
 
 _RECORDING_TEXTS: dict[RecordingReason, str] = {
@@ -116,7 +116,7 @@ _RECORDING_TEXTS: dict[RecordingReason, str] = {
     "refused": "the portal refuses the file",
     "not_audio": "the file is no audio",
     "truncated": "fewer bytes came than the file should have",
-    "changed": "more bytes came than the file should have",
+    "changed": "the file is not as long as it should be",
     "too_large": "the file is larger than allowed",
     "too_slow": "the file did not come in the time allowed",
     "unreachable": "the provider's host does not answer",
@@ -124,11 +124,15 @@ _RECORDING_TEXTS: dict[RecordingReason, str] = {
 
 
 class RecordingUnavailableError(Bitrix24Error):
-    """One recording cannot be had; the reason is `code` and `reason`, `name` says which."""
+    """One recording cannot be had; the reason is `code` and `reason`, `name` says which.
+
+    `outdated`: what is known of its place is, so asking the portal for the place again may help.
+    """
 
     def __init__(self, reason: RecordingReason, name: str, *, status: int | None = None, description: str = "") -> None:
         self.reason: RecordingReason = reason
         self.name = name
+        self.outdated = False
         text = f"recording {name}: {_RECORDING_TEXTS[reason]}"
         super().__init__(
             reason,
@@ -205,6 +209,11 @@ def classify(status: int | None, body: object, *, method: str = "") -> Bitrix24E
     return rule.kind(
         code, method=method, status=status, description=description, advice=rule.advice, retryable=rule.retryable
     )
+
+
+def is_operating(error: Bitrix24Error) -> bool:
+    """Whether a method was blocked for its operating time: its code, or 429 without one."""
+    return isinstance(error, Bitrix24LimitError) and error.code.upper() != "QUERY_LIMIT_EXCEEDED"
 
 
 def _error_of(body: object) -> tuple[str, str] | None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from dialog_assets.bitrix24.credentials import Access, origin_of, renamed
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, masked
+from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify, masked
 from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
 
@@ -230,7 +230,8 @@ class OAuth:
 
     def _failure(self, status: int, body: dict[str, Any]) -> Bitrix24Error:
         code = str(body.get("error") or "")
-        if not code or status >= 500:
+        known = classify(status, body)
+        if not code or status >= 500 or (known is not None and known.retryable):
             return _unavailable(code or "no token came", status)
         text = masked(self.hide(str(body.get("error_description") or "")))
         advice = _ADVICE.get(code, "check the application's settings in the portal")

@@ -69,6 +69,7 @@ from dialog_assets.sandbox.bitrix24_faults import (
     json_answer,
     moved,
     refusal,
+    struck,
 )
 from dialog_assets.sandbox.bitrix24_habits import HabitError, Habits
 from dialog_assets.sandbox.bitrix24_oauth import OAuth
@@ -77,7 +78,7 @@ from dialog_assets.sandbox.bitrix24_php import to_int
 from dialog_assets.sandbox.bitrix24_provider import provider_answer
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.clock import Clock
-from dialog_assets.sandbox.faults import Faults
+from dialog_assets.sandbox.faults import Fault, Faults
 from dialog_assets.sandbox.world.model import World
 
 SERVICE = "bitrix24"
@@ -104,8 +105,8 @@ class Bitrix24Server:
     change portals while they run; `reset` brings all of that back.
 
     Books: counts "requests", "commands", "refused" (by the bucket), "blocked" (by operating time), "unauthorised",
-    "expired" (tokens), "refreshes", "moved", "downloads", "provider_downloads", "faults"; items "method" by method and
-    "record" by Disk object id.
+    "expired" (tokens), "refreshes", "moved", "downloads", "provider_downloads", "faults"; items "method" by method,
+    "record" (times it was asked for) and "bytes" (sent of it) by Disk object id, "fault" by kind.
     """
 
     def __init__(
@@ -218,11 +219,8 @@ class Bitrix24Server:
         if slow is not None:
             await asyncio.sleep(float(slow.value or 1))
 
-    def _struck(self, label: str, *kinds: str) -> Any:
-        fault = self._faults.strike(SERVICE, label, kinds)
-        if fault is not None:
-            self._books.count(SERVICE, "faults")
-        return fault
+    def _struck(self, label: str, *kinds: str) -> Fault | None:
+        return struck(self._faults, self._books, label, *kinds)
 
     async def _authorize(self, request: Request) -> Response:
         """The vendor's OAuth server; it knows no bucket and is never renamed."""
@@ -326,6 +324,7 @@ class Bitrix24Server:
         asked = request.headers.get("range")
         return faulty_file(
             lambda media_type: bitrix24_disk.file_answer(recording, asked, media_type),
+            recording.file_id,
             visit.method,
             self._books,
             self._faults,

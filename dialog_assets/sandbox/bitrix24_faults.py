@@ -65,13 +65,27 @@ def faulty_answer(fault: Fault, request: Request) -> Response:
     return makers[fault.kind]()
 
 
-def faulty_file(make: Callable[[str | None], Response], label: str, books: Books, faults: Faults) -> Response:
+def struck(faults: Faults, books: Books, label: str, *kinds: str) -> Fault | None:
+    """The fault of one of `kinds` that strikes a request, written into the books; None: it goes well."""
+    fault = faults.strike("bitrix24", label, kinds)
+    if fault is not None:
+        books.count("bitrix24", "faults")
+        books.item("bitrix24", "fault", fault.kind)
+    return fault
+
+
+def faulty_file(
+    make: Callable[[str | None], Response], file_id: int, label: str, books: Books, faults: Faults
+) -> Response:
     """A download's answer, cut or under a wrong type if the script says so; `make` takes the type to send instead."""
-    fault = faults.strike("bitrix24", label, DOWNLOAD_ONLY)
+    fault = struck(faults, books, label, *DOWNLOAD_ONLY)
     if fault is None:
-        return make(None)
-    books.count("bitrix24", "faults")
-    return Truncated(make(None)) if fault.kind == "truncated" else make(str(fault.value or "text/plain"))
+        answer = make(None)
+    elif fault.kind == "truncated":
+        answer = Truncated(make(None))
+    else:
+        answer = make(str(fault.value or "text/plain"))
+    return Weighed(answer, lambda size: books.item("bitrix24", "bytes", str(file_id), size))
 
 
 def moved(request: Request, base_url: str) -> Response:
@@ -91,6 +105,25 @@ class Reset(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Close the connection under the request."""
         await _hang_up(receive)
+
+
+class Weighed(Response):
+    """Another answer whose bytes are told to `note` as they leave."""
+
+    def __init__(self, whole: Response, note: Callable[[int], None]) -> None:
+        super().__init__()
+        self._whole = whole
+        self._note = note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the answer on."""
+
+        async def weighed(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                self._note(len(message.get("body", b"")))
+            await send(message)
+
+        await self._whole(scope, receive, weighed)
 
 
 class Truncated(Response):
@@ -114,7 +147,7 @@ class Truncated(Response):
             else:
                 await send(message)
 
-        await self._whole(scope, _never, half)
+        await self._whole(scope, receive, half)
         await _hang_up(receive)
 
 
@@ -143,12 +176,8 @@ class SlowHeaders(Response):
                 transport.write(head[at : at + step])
                 await asyncio.sleep(self._seconds / 10)
 
-        await self._whole(scope, _never, dribble)
+        await self._whole(scope, receive, dribble)
         await _hang_up(receive)
-
-
-async def _never() -> Message:
-    return await asyncio.Future()
 
 
 def _transport(receive: Receive) -> Any:

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from dialog_assets.sandbox.bitrix24_calling import MethodError, PortalState
 from dialog_assets.sandbox.bitrix24_disk import file_answer, open_file
-from dialog_assets.sandbox.bitrix24_faults import DOWNLOAD_ANSWERS, faulty_answer, faulty_file
+from dialog_assets.sandbox.bitrix24_faults import DOWNLOAD_ANSWERS, faulty_answer, faulty_file, struck
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.faults import Faults
 
@@ -29,18 +29,15 @@ _PATH = re.compile(r"/records/([^/]+)/(\d+)\.mp3")
 async def provider_answer(
     request: Request, portals: Mapping[str, PortalState], books: Books, faults: Faults
 ) -> Response:
-    """The answer to one request; the books count "provider_downloads"."""
-    slow = faults.strike(SERVICE, LABEL, ("slow",))
+    """The answer to one request; the books count "provider_downloads", and "bytes" by file."""
+    slow = struck(faults, books, LABEL, "slow")
     if slow is not None:
-        books.count(SERVICE, "faults")
         await asyncio.sleep(float(slow.value or 1))
-    redirect = faults.strike(SERVICE, LABEL, ("private_redirect",))
+    redirect = struck(faults, books, LABEL, "private_redirect")
     if redirect is not None:
-        books.count(SERVICE, "faults")
         return RedirectResponse(str(redirect.value or PRIVATE), 302)
-    fault = faults.strike(SERVICE, LABEL, DOWNLOAD_ANSWERS)
+    fault = struck(faults, books, LABEL, *DOWNLOAD_ANSWERS)
     if fault is not None:
-        books.count(SERVICE, "faults")
         return faulty_answer(fault, request)
     path = _PATH.fullmatch(request.url.path)
     state = portals.get(path.group(1)) if path else None
@@ -52,5 +49,9 @@ async def provider_answer(
         return PlainTextResponse("not found", 404)
     books.count(SERVICE, "provider_downloads")
     return faulty_file(
-        lambda media_type: file_answer(recording, request.headers.get("range"), media_type), LABEL, books, faults
+        lambda media_type: file_answer(recording, request.headers.get("range"), media_type),
+        recording.file_id,
+        LABEL,
+        books,
+        faults,
     )

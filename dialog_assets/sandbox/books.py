@@ -27,10 +27,10 @@ class Books:
         with self._lock:
             self._counts[service][what] += number
 
-    def item(self, service: str, what: str, key: str) -> None:
-        """Note that `what` happened to `key` once more, for example one recording's submission."""
+    def item(self, service: str, what: str, key: str, number: int = 1) -> None:
+        """Note that `what` happened to `key` `number` times more, for example one recording's submission."""
         with self._lock:
-            self._items[service][what][key] += 1
+            self._items[service][what][key] += number
 
     def peak(self, service: str, what: str, key: str, number: int) -> None:
         """Note how many there are of `key` at once; the most stays."""

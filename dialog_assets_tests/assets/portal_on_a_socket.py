@@ -30,10 +30,17 @@ def okna_sever() -> Portal:
 def portal_site(portal: SandboxPortal) -> Iterator[Site]:
     """The stand-in serving `portal`; OKNA_SEVER_WEBHOOK leads to it."""
     site = make_site(portal)
+    with site_served(site):
+        yield site
+
+
+@contextmanager
+def site_served(site: Site) -> Iterator[None]:
+    """The same for a stand-in that is there already."""
     with served(site) as base:
         os.environ["OKNA_SEVER_WEBHOOK"] = f"{base}/rest/1/s3cret/"
         try:
-            yield site
+            yield
         finally:
             del os.environ["OKNA_SEVER_WEBHOOK"]
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import psycopg
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dialog_assets.assets.calls import gathered, read_calls, stored
 from dialog_assets.bitrix24.errors import Bitrix24UnavailableError
 from dialog_assets.bitrix24.rows import call_row
-from dialog_assets_tests.assets.portal_on_a_socket import okna_sever, portal_site, run_step
-from dialog_assets_tests.sandbox.bitrix24_portal import make_calls, make_portal
+from dialog_assets.sandbox.crowd import crowd_portal
+from dialog_assets_tests.assets.portal_on_a_socket import okna_sever, portal_site, run_step, site_served
+from dialog_assets_tests.sandbox.bitrix24_portal import MIDNIGHT, make_calls, make_portal, make_site
 
 DOCUMENTED = [
     "ID",
@@ -98,6 +102,47 @@ def test_late_facts_reach_known_calls(database: str) -> None:
     assert len(before) == 120
     assert before[100] == (None, "0", None, None, None)
     assert after == before | {100: (4, "1.2600", "lead", 9, 77)}
+
+
+class HeldBack:
+    """A portal's app that answers the requests after `first` only when `rows` calls are in the table; gives up after a minute."""
+
+    def __init__(self, app: ASGIApp, database: str, *, first: int, rows: int) -> None:
+        self.app, self.database, self.first, self.rows = app, database, first, rows
+        self.requests = 0
+        self.seen: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait if it must, then answer."""
+        if scope["type"] == "http":
+            self.requests += 1
+            if self.requests > self.first:
+                self.seen.append(await asyncio.to_thread(self.wait))
+        await self.app(scope, receive, send)
+
+    def wait(self) -> int:
+        """How many calls there are, once there are enough of them."""
+        found = 0
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            for _ in range(1200):
+                found = connection.execute("SELECT count(*) FROM calls").fetchall()[0][0]
+                if found >= self.rows:
+                    break
+                time.sleep(0.05)
+        return found
+
+
+def test_calls_reach_the_table_while_the_next_ones_are_read(database: str) -> None:
+    """The portal holds the third and later answers back until the first ones' calls can be seen in Postgres."""
+    crowd = crowd_portal(5200, contacts=10, recordings=0, days=2, first=MIDNIGHT, portal="demo")
+    site = make_site(replace(crowd, webhook_secret="s3cret"))
+    held = HeldBack(site.server.app, database, first=2, rows=2500)
+    site.server.app = held  # type: ignore[assignment]
+    with site_served(site):
+        run_step(database, "calls", read_calls, *(date(2026, 3, day) for day in range(1, 6)))
+    assert held.requests == 4
+    assert min(held.seen) >= 2500
+    assert len(calls_of(database)) == 5200
 
 
 def test_what_came_before_an_error_is_kept() -> None:

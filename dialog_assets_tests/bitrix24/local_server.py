@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 @asynccontextmanager
 async def serve(app: ASGIApp) -> AsyncIterator[str]:
     """`http://127.0.0.1:PORT` where `app` answers."""
-    with socket.socket() as listener:
+    # The protocol named, as the sandbox does: answers then leave at once.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         # Listening already, so the first connection waits for the server and nobody else has to.
         listener.listen()

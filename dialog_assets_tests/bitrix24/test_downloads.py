@@ -153,17 +153,21 @@ def test_a_server_that_ignores_the_range_is_read_from_the_start() -> None:
 
 
 def test_a_recording_that_stays_short_is_truncated() -> None:
-    """Fewer bytes than the Disk says, whether cut or ended cleanly, is truncated after the attempts."""
+    """Fewer bytes than the Disk says is truncated after the attempts."""
     outcome = fetch(lambda r: Cut(r, 10), attempts=3)
     assert (reason(outcome), len(outcome.requests)) == ("truncated", 3)
-    short = AUDIO[:1000]
-    ended = fetch(lambda r: whole(r, short) if not first_byte(r) else Response(status_code=416))
-    assert (reason(ended), len(ended.requests)) == ("truncated", 2)
 
 
-def test_a_recording_longer_than_said_has_changed() -> None:
-    """More bytes than the Disk says is another recording."""
+def test_a_recording_of_another_length_than_said_has_changed() -> None:
+    """More bytes than the Disk says, or an end before, is another recording."""
     assert reason(fetch(lambda r: whole(r, AUDIO + b"more"))) == "changed"
+    ended = fetch(short)
+    assert (reason(ended), len(ended.requests)) == ("changed", 2)
+
+
+def short(request: Request) -> Response:
+    """A file of 1,000 bytes, as any server sends it."""
+    return Response(status_code=416) if first_byte(request) else whole(request, AUDIO[:1000])
 
 
 @pytest.mark.parametrize("content", [b"damaged" * 100, b"\xff\xfeT\x00e\x00", b"\xff" * 100, b"\x00" * 100, b"P", b""])

@@ -46,7 +46,8 @@ def certificate(folder: Path, host: str) -> tuple[Path, Path]:
 async def serve_tls(app: ASGIApp, folder: Path, host: str) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
     """(port, what trusts its certificate)."""
     cert, key = certificate(folder, host)
-    with socket.socket() as listener:
+    # The protocol named, as the sandbox does: answers then leave at once.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         config = uvicorn.Config(

@@ -107,19 +107,30 @@ def database_is(url: str) -> Iterator[None]:
             os.environ["DATABASE_URL"] = before
 
 
-def run_range(portal: Portal, first: date, last: date, steps: Sequence[str] = ()) -> dg.ExecuteInProcessResult:
-    """The portal's job over a range as one run, in this process, on an instance of its own; one day as a plain partition."""
+def run_range(
+    portal: Portal,
+    first: date,
+    last: date,
+    steps: Sequence[str] = (),
+    *,
+    resources: Mapping[str, Any] | None = None,
+    log_level: str = "CRITICAL",
+) -> dg.ExecuteInProcessResult:
+    """The portal's job over a range as one run, in this process, on an instance of its own; one day as a plain partition.
+
+    `resources` replace the job's own; `log_level` is the console's.
+    """
     one_day: dict[str, Any] = {"partition_key": first.isoformat()} if first == last else {}
     with dg.DagsterInstance.ephemeral() as instance:
         return (
-            build_defs([portal])
+            build_defs([portal], resources)
             .get_repository_def()
             .get_job(job_name(portal.portal))
             .execute_in_process(
                 instance=instance,
                 tags={} if one_day else range_tags(first, last),
                 asset_selection=[dg.AssetKey([portal.portal, step]) for step in steps] or None,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
                 raise_on_error=False,
                 **one_day,
             )

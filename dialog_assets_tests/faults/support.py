@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,13 @@ class Calm:
 
 
 _numbers = itertools.count(1)
-FORKS = multiprocessing.get_context("forkserver")
+_forks = multiprocessing.get_context("forkserver")
+
+
+def forks() -> ForkServerContext:
+    """What makes processes that have imported everything; their environment is the one of the first use."""
+    _forks.set_forkserver_preload(["dialog_assets_tests.faults.week"])
+    return _forks
 
 
 @contextmanager
@@ -103,12 +109,11 @@ class Runs:
 
     def start(self) -> Run:
         """A run that has just begun."""
-        FORKS.set_forkserver_preload(["dialog_assets_tests.faults.week"])
         environment = {**self.sandbox.environment, "DATABASE_URL": self.database}
-        here, there = FORKS.Pipe(duplex=False)
+        here, there = forks().Pipe(duplex=False)
         arguments = (environment, str(self.temporary), self.portal, self.first, self.last)
         records = str(self.records) if self.records else None
-        process = FORKS.Process(target=_run, args=(there, records, *arguments), daemon=True)
+        process = forks().Process(target=_run, args=(there, records, *arguments), daemon=True)
         process.start()
         there.close()
         return Run(process, here)

@@ -37,7 +37,7 @@ from dialog_assets_tests.faults.recordings import (
     script,
 )
 from dialog_assets_tests.faults.speech_service import SpeechService, speech_service
-from dialog_assets_tests.faults.support import FORKS
+from dialog_assets_tests.faults.support import forks
 
 SEEDS = range(100)
 KILLED_SEEDS = range(100, 104)
@@ -149,8 +149,7 @@ def _killed_at(service: SpeechService, chance: random.Random, *arguments: Any) -
     """Kill a run a moment after a random number of its dealings with the service; whether it still lived."""
     goal = _dealings(service) + chance.randint(1, 2 * NUMBER)
     delay_s = chance.uniform(0, 0.03)
-    FORKS.set_forkserver_preload(["dialog_assets_tests.faults.week"])
-    process = FORKS.Process(target=run_in_process, args=arguments, daemon=True)
+    process = forks().Process(target=run_in_process, args=arguments, daemon=True)
     process.start()
     while process.is_alive() and _dealings(service) < goal:
         time.sleep(0.01)

@@ -4,87 +4,103 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
-import time
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
 
+from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.oauth import Application, OAuth
-from dialog_assets.bitrix24.pacing import room
 from dialog_assets.portals import Portal
-from dialog_assets.resources.bitrix24 import Bitrix24Resource, PostgresPacer, PostgresVault
+from dialog_assets.resources.bitrix24 import Bitrix24Resource, PostgresVault
 from dialog_assets.resources.environment import MissingCredential
+from dialog_assets.sandbox.crowd import crowd_portal
 from dialog_assets.store import request_buckets
 from dialog_assets.store.oauth_tokens import Seal, UnusableKey
 from dialog_assets.store.pool import open_pool
 from dialog_assets_tests.bitrix24.local_server import serve
+from dialog_assets_tests.bitrix24.small_portal import by_id, by_owner
+from dialog_assets_tests.faults.support import forks
+from dialog_assets_tests.sandbox.bitrix24_portal import make_site
 
-SIZE, DRAIN = 30, 4.0
-
-
-class StrictPortal:
-    """Counts arrivals in a leaky bucket and refuses what overflows it."""
-
-    def __init__(self) -> None:
-        self.level, self.at = 0.0, time.monotonic()
-        self.arrivals = self.refused = 0
-        self.begun = asyncio.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count and answer."""
-        now = time.monotonic()
-        self.level = max(0.0, self.level - (now - self.at) * DRAIN) + 1
-        self.at = now
-        self.arrivals += 1
-        self.begun.set()
-        await Request(scope, receive).body()
-        if self.level > SIZE:
-            self.refused += 1
-            await JSONResponse({"error": "QUERY_LIMIT_EXCEEDED"}, 503)(scope, receive, send)
-        else:
-            await JSONResponse({"result": 1, "time": {}})(scope, receive, send)
+SIZE, DRAIN = 24, 12.0
+START = datetime(2026, 3, 1, tzinfo=UTC)
+CONTACTS = range(1, 451)
 
 
-def read_much(url: str, base: str, number: int) -> None:
-    """One process: `number` calls as fast as the shared bucket lets them."""
-
-    async def go() -> None:
-        async with open_pool(url, size=4) as pool:
-            pacer = PostgresPacer(pool, "okna_sever", SIZE, DRAIN)
-            async with Bitrix24Client(f"{base}/rest/1/s3cr3tc0de99/", pacer=pacer, attempts=1) as client:
-                await asyncio.gather(*(client.call("profile") for _ in range(number)))
-
-    asyncio.run(go())
+def configured(portals: list[Portal]) -> Portal:
+    """A portal with an application and a small bucket."""
+    oauth = {"client_id": "P_CLIENT_ID", "client_secret": "P_CLIENT_SECRET", "refresh_token": "P_REFRESH_TOKEN"}
+    settings = {"oauth": oauth, "bucket_size": SIZE, "drain_per_second": DRAIN}
+    return Portal.model_validate({**portals[0].model_dump(), "bitrix24": settings})
 
 
-def test_four_processes_stay_under_one_bucket(database: str) -> None:
-    """Four processes reading one strict portal at once: every call answered, none refused, the drain used to the full."""
-    portal = StrictPortal()
+def read_much(environment: dict[str, str], portal: Portal, begin: Any, told: Any) -> None:
+    """One process: the portal's history, people and CRM as fast as the shared bucket lets it; tells what it found."""
+    os.environ.update(environment)
 
-    async def go() -> tuple[list[int | None], float]:
-        async with serve(portal) as base:
-            spawn = multiprocessing.get_context("spawn")
-            workers = [spawn.Process(target=read_much, args=(database, base, 10)) for _ in range(4)]
+    async def go() -> list[list[int]]:
+        async with (
+            open_pool(environment["DATABASE_URL"], size=4) as pool,
+            Bitrix24Resource().client(portal, pool) as client,
+        ):
+            await asyncio.to_thread(begin.wait, 60)
+            history, people, contacts, related = await asyncio.gather(
+                all_calls(client),
+                by_id(reading.users(client, range(1, 60))),
+                by_id(reading.crm(client, "contact", CONTACTS)),
+                by_owner(reading.Deals(client, "contact", CONTACTS)),
+            )
+            return [
+                history,
+                sorted(people[0]),
+                sorted(contacts[0]),
+                [int(row["ID"]) for some in related.values() for row in some],
+            ]
+
+    async def all_calls(client: Bitrix24Client) -> list[int]:
+        pages = reading.calls(client, START, START + timedelta(days=40))
+        return sorted([int(row["ID"]) async for page in pages for row in page])
+
+    told.put(asyncio.run(go()))
+
+
+def test_four_processes_read_one_portal_under_one_bucket_with_one_token(database: str, portals: list[Portal]) -> None:
+    """Four processes at once, a strict bucket, a token that dies on the way: all whole, nothing refused, one refresh each time."""
+    crowd = crowd_portal(3000, contacts=len(CONTACTS), recordings=0, days=30, first=START, gap=2, portal="demo")
+    strict = make_site(crowd, bucket_size=SIZE, drain_per_second=DRAIN)
+    strict.faults.set([{"service": "bitrix24", "kind": "expired_token", "after": 20, "times": 1}])
+
+    async def go() -> list[list[list[int]]]:
+        async with serve(strict.server.app) as base:
+            app = strict.server.oauth.apps["demo"]
+            environment = {
+                "DATABASE_URL": database,
+                "DIALOG_ASSETS_SECRET_KEY": Fernet.generate_key().decode(),
+                "P_CLIENT_ID": app.client_id,
+                "P_CLIENT_SECRET": app.client_secret,
+                "P_REFRESH_TOKEN": strict.server.oauth.first_tokens("demo")[1],
+                "BITRIX24_TOKEN_URL": f"{base}/oauth/token/",
+            }
+            begin, told = forks().Barrier(4), forks().Queue()
+            arguments = (environment, configured(portals), begin, told)
+            workers = [forks().Process(target=read_much, args=arguments, daemon=True) for _ in range(4)]
             for worker in workers:
                 worker.start()
-            await asyncio.wait_for(portal.begun.wait(), 60)
-            begun = time.monotonic()
-            for worker in workers:
-                await asyncio.to_thread(worker.join, 60)
-            return [worker.exitcode for worker in workers], time.monotonic() - begun
+            return [await asyncio.to_thread(told.get, timeout=120) for _ in workers]
 
-    codes, lasted = asyncio.run(go())
-    assert codes == [0] * 4
-    assert (portal.arrivals, portal.refused) == (40, 0)
-    assert lasted < (40 - room(SIZE, DRAIN)) / DRAIN + 6
+    calls, users, contacts, deals = ([*rows] for rows in (crowd.calls.ids(), crowd.users, crowd.contacts, crowd.deals))  # type: ignore[attr-defined]
+    assert asyncio.run(go()) == [[calls, users, contacts, deals]] * 4
+    counts = strict.counts()
+    assert counts["requests"] > 50
+    assert "refused" not in counts
+    assert counts["refreshes"] == 2
 
 
 def test_the_bucket_queues_in_order_and_survives_a_clock_set_back(database: str) -> None:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import httpx2
 import uvicorn
+from starlette.types import ASGIApp
 
 from dialog_assets.sandbox.bitrix24 import Bitrix24Server
 from dialog_assets.sandbox.books import Books
@@ -159,9 +160,10 @@ def command(method: str, **params: Any) -> str:
 
 
 @contextmanager
-def served(site: Site) -> Iterator[str]:
-    """The site on a real socket; gives its base URL."""
-    server = uvicorn.Server(uvicorn.Config(site.server.app, port=0, log_level="error", access_log=False))
+def served(site: Site, app: ASGIApp | None = None, **options: Any) -> Iterator[str]:
+    """The site, or another app of it, on a real socket; gives its base URL. `options` are uvicorn's."""
+    config = uvicorn.Config(app or site.server.app, port=0, log_level="error", access_log=False, **options)
+    server = uvicorn.Server(config)
     ready = threading.Event()
     original = server.startup
 
@@ -174,6 +176,6 @@ def served(site: Site) -> Iterator[str]:
     thread.start()
     assert ready.wait(10)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield f"http{'s' * config.is_ssl}://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(10)

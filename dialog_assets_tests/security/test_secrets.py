@@ -58,7 +58,7 @@ def secrets(environment: dict[str, str]) -> Needles:
     values = {name: environment[name] for name in SECRETS_OF_ENVIRONMENT}
     values["the webhook's secret"] = values["OKNA_SEVER_WEBHOOK"].rstrip("/").rsplit("/", 1)[-1]
     values["the database's password"] = DATABASE_PASSWORD
-    return {name: _any_form(value) for name, value in values.items()} | TOKENS
+    return {name: any_form(value) for name, value in values.items()} | TOKENS
 
 
 def people(portal: SandboxPortal) -> Needles:
@@ -68,17 +68,17 @@ def people(portal: SandboxPortal) -> Needles:
         for number, row in getattr(portal, kind).items():
             for field in ("LAST_NAME", "PERSONAL_MOBILE", "WORK_PHONE"):
                 if row.get(field):
-                    needles[f"{kind} {number} {field}"] = _any_form(str(row[field]))
+                    needles[f"{kind} {number} {field}"] = any_form(str(row[field]))
             for phone in row.get("PHONE") or ():
-                needles[f"{kind} {number} PHONE"] = _any_form(str(phone["VALUE"])[-10:])
+                needles[f"{kind} {number} PHONE"] = any_form(str(phone["VALUE"])[-10:])
     for call in portal.calls:
         phone = str(call.fields.get("PHONE_NUMBER") or "")
         if len(phone) >= 10:
-            needles[f"call {call.id} PHONE_NUMBER"] = _any_form(phone[-10:])
+            needles[f"call {call.id} PHONE_NUMBER"] = any_form(phone[-10:])
     return needles
 
 
-def _any_form(value: str) -> re.Pattern[str]:
+def any_form(value: str) -> re.Pattern[str]:
     """The text as it is, in JSON's ASCII and in a URL."""
     forms = {value, json.dumps(value)[1:-1], quote(value, safe=""), quote(value)}
     return re.compile("|".join(re.escape(form) for form in sorted(forms)))
@@ -146,7 +146,7 @@ def test_nothing_is_seen_of_secrets_and_people(database: str, sandbox: SandboxPr
     assert leaks(said(records), persons) == []
 
     _plant(records, database, sandbox.environment, "+74951234567")
-    planted = {"a phone": _any_form("4951234567")}
+    planted = {"a phone": any_form("4951234567")}
     assert {"OPENAI_API_KEY in log.txt", "a token of the recogniser in stderr.txt"} <= {*leaks(said(records), needles)}
     assert "OKNA_SEVER_WEBHOOK in history/runs/index.db:event_logs" in leaks(said(records), needles)
     assert "a phone in history/runs.db:run_tags" in leaks(said(records), planted)
