@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dialog_assets.assets.calls import host_only, stored
-from dialog_assets.bitrix24.rows import call_row
+from dialog_assets.bitrix24.rows import call_row, readable_part
 from dialog_assets.portals import Portal
 from dialog_assets.store import calls as table
 from dialog_assets_tests.store.rows import PORTAL, Pool, one, put_calls, with_pool
@@ -71,11 +71,23 @@ def test_links_to_recordings_are_not_stored(portals: list[Portal]) -> None:
         ("", ""),
         (None, None),
         ([], []),
+        (5, 5),
+        (["https://a.example/x", {"url": "token", "n": 1}], ["https://a.example/…", {"url": "…", "n": 1}]),
     ],
 )
 def test_host_only(link: object, kept: object) -> None:
-    """A link keeps its host, nothing stays nothing, and whatever else stands there is not kept."""
+    """A link keeps its host, nothing stays nothing, and whatever other text stands there is not kept, at any depth."""
     assert host_only(link) == kept
+
+
+def test_links_that_came_as_something_else_are_not_stored(portals: list[Portal]) -> None:
+    """A field of links that cannot be read is still a field of credentials."""
+    told = {"CALL_RECORD_URL": [{"url": ROW["CALL_RECORD_URL"]}], "CALL_LOG": {"0": ROW["CALL_LOG"]}}
+    call, errors = readable_part({**ROW, **told})
+    assert [error.field for error in errors] == ["CALL_RECORD_URL"]
+    text = json.dumps(stored(call, portals[1]), default=str, ensure_ascii=False)
+    assert "s3cr3t" not in text
+    assert "pbx.example:8443/…" in text
 
 
 def test_text_that_postgres_refuses_does_not_stop_the_day(database: str, portals: list[Portal]) -> None:

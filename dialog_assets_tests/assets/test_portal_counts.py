@@ -41,6 +41,7 @@ def test_no_loss_passes(days: Sequence[tuple[int | None, int, int]], unreadable:
         for counted, read, stored in days
     )
     counts_all = all(counted is not None for counted, _, _ in days)
+    assert found.metadata["missing"].value == lost
     assert found.passed == (lost <= unreadable and counts_all)
     assert (found.severity == dg.AssetCheckSeverity.ERROR) == (lost > unreadable)
     if all(counted == read == stored for counted, read, stored in days):

@@ -145,6 +145,15 @@ def test_every_deal_of_every_owner(
     }
 
 
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("nameless", [{54}, {53, 54, 55}, {5, 54, 104, 153, 154}, set(range(30, 70))])
+def test_deals_without_a_readable_id_at_the_end_of_a_page(nameless: set[int], *, links: bool) -> None:
+    """The page after such a deal brings it again, and it is there once; the last page is not forgotten for it."""
+    portal = Crm({deal: [1] for deal in range(5, 165)}, links=links, nameless=nameless)
+    (found,) = read(portal, [1]).values()
+    assert found == [*(deal for deal in range(5, 165) if deal not in nameless), *sorted(nameless)]
+
+
 def test_a_page_of_deals_without_any_readable_id_stops() -> None:
     """There is no way on from it, and a portal that sends such pages speaks differently."""
     with pytest.raises(RowError, match="field ID of a row without a readable ID"):

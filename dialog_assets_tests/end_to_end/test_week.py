@@ -443,6 +443,7 @@ def test_every_day_of_a_range_has_its_own_figures(week: Week, world: World, port
         for day in days:
             figures = {name: entry.value for name, entry in told[day.isoformat()].items()}
             assert figures["calls"] == calls[day]
+            assert figures.get("counted_by_the_portal") == (calls[day] if step == "calls" else None)
             for state in ("done", "skipped", "failed", "waiting"):
                 assert figures[state] == states.get((step, day, state), 0)
             assert figures["cost_rub"] == pytest.approx(float(costs.get((step, day), 0)))
@@ -450,11 +451,15 @@ def test_every_day_of_a_range_has_its_own_figures(week: Week, world: World, port
 
 
 def test_checks_are_red_just_where_a_call_failed(week: Week) -> None:
-    """every_call_accounted_for passes everywhere; no_failed_calls fails at okna_sever/audio_files alone, and says why."""
+    """All others pass everywhere; no_failed_calls fails at okna_sever/audio_files alone, and says why."""
     found = [evaluation for run in week.runs.values() for evaluation in run.get_asset_check_evaluations()]
     assert Counter((evaluation.asset_key.path[0], evaluation.check_name) for evaluation in found) == {
         (portal, check): len(STEPS) for portal in PORTALS for check in ("no_failed_calls", "every_call_accounted_for")
-    } | {(portal, "channels_fit_the_content"): 1 for portal in PORTALS}
+    } | {
+        (portal, check): 1
+        for portal in PORTALS
+        for check in ("channels_fit_the_content", "as_many_as_the_portal_counts")
+    }
     (red,) = [evaluation for evaluation in found if not evaluation.passed]
     assert (red.asset_key, red.check_name) == (dg.AssetKey(["okna_sever", "audio_files"]), "no_failed_calls")
     assert "recording_not_audio" in str(red.metadata["calls"].value)
