@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 from av.error import FFmpegError
 
-from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.probe import open_recording, refusal
 from dialog_assets.audio.values import AudioProbe, Encoding, Prepared
 
 __all__ = ["Encoding", "Prepared", "prepare"]
@@ -49,11 +49,11 @@ def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
         _transcode(path, target, rate, channels)
         return Prepared(target, "pcm_s16le", rate, channels)
     except FFmpegError as error:
-        raise AudioError("damaged", f"{type(error).__name__} while converting") from None
+        raise refusal(error, "damaged") from None
 
 
 def _copy(source: Path, target: Path, form: str) -> None:
-    with av.open(source, metadata_errors="replace") as reading, av.open(target, "w", format=form) as writing:
+    with source.open("rb") as file, open_recording(file) as reading, av.open(target, "w", format=form) as writing:
         stream = reading.streams.audio[0]
         copy = writing.add_stream_from_template(stream)
         for packet in reading.demux(stream):
@@ -64,7 +64,7 @@ def _copy(source: Path, target: Path, form: str) -> None:
 
 def _transcode(source: Path, target: Path, rate: int, channels: int) -> None:
     resampler = av.AudioResampler("s16", "stereo" if channels == 2 else "mono", rate)
-    with av.open(source, metadata_errors="replace") as reading, target.open("wb") as writing:
+    with source.open("rb") as file, open_recording(file) as reading, target.open("wb") as writing:
         for frame in reading.decode(reading.streams.audio[0]):
             for plain in resampler.resample(frame):
                 writing.write(bytes(plain.planes[0])[: plain.samples * 2 * channels])

@@ -45,6 +45,9 @@ STILL_ABOVE_NOISE_DB = 5.0
 AUDIBLE_DBFS = -70.0
 BELOW_LOUDEST_DB = 45.0
 """What is quieter than the loudest speech by more is not heard beside it."""
+NEAR_FRAMES = 9
+BELOW_NEAR_DB = 30.0
+"""What is quieter than the loudest frame within 0.15 s by more is what a codec smears around it."""
 QUIET_SHARE = 0.1
 STEADY_FRAMES = 21
 STEADY_DB = 1.3
@@ -70,11 +73,11 @@ leak into each other's channel by -10 dB come to 0.6."""
 SAME_LEVEL_DB = 12.0
 """Channels of one sound that are further apart are a voice and its leaking."""
 LEAK_APART = 4.0
-LEAK_BLOCKS = 3
-LEAK_CORRELATION = 0.15
+LEAK_BLOCKS = 6
+LEAK_CORRELATION = 0.1
 LEAK_MARGIN_DB = 6.0
 
-PAUSE_FRAMES = {1: round(0.37 / FRAME_S), 2: round(0.43 / FRAME_S)}
+PAUSE_FRAMES = {1: round(0.35 / FRAME_S), 2: round(0.43 / FRAME_S)}
 """By the number of channels: shorter pauses belong to the speech around them. With two speakers on one channel the pauses
 between them do not, and are hardly longer."""
 SYLLABLE_FRAMES = 8
@@ -163,7 +166,8 @@ def sounding(level: Floats, noise: Floats) -> Flags:
     loudest = float(np.quantile(heard, 0.98)) if len(heard) else 0.0
     audible = max(AUDIBLE_DBFS, loudest - BELOW_LOUDEST_DB)
     standing = level > np.maximum(noise + ABOVE_NOISE_DB, audible)[:, None]
-    weak = level > np.maximum(noise + STILL_ABOVE_NOISE_DB, audible - 3)[:, None]
+    weak: Flags = level > np.maximum(noise + STILL_ABOVE_NOISE_DB, audible - 3)[:, None]
+    weak &= level > _loudest_near(level, NEAR_FRAMES) - BELOW_NEAR_DB
     for channel, flags in enumerate(weak):
         for start, end in spans(flags):
             if not standing[channel, start:end].any():
@@ -224,7 +228,8 @@ def joined(pieces: Spans, pause: int) -> Spans:
     firsts = np.concatenate([[0], apart + 1])
     lasts = np.concatenate([apart, [len(pieces) - 1]])
     longest = np.maximum.reduceat(pieces[:, 1] - pieces[:, 0], firsts)
-    whole: Spans = np.stack([pieces[firsts, 0], pieces[lasts, 1]], axis=1)[longest >= SYLLABLE_FRAMES]
+    # A frame's window is two hops long: one of them lies outside at either end, half of it on average.
+    whole: Spans = np.stack([pieces[firsts, 0], pieces[lasts, 1] - 1], axis=1)[longest >= SYLLABLE_FRAMES]
     return whole
 
 
@@ -276,25 +281,30 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What is known of two channels together: where anybody talks, and where one of them is much louder."""
+    """What is known of two channels together: where anybody talks, and where one of them is much louder.
+
+    The last both as it is, for the loudness of leaking, and with every block made equally loud, for whether there is any: one
+    block in which both talk would drown it.
+    """
 
     talk: Shared = _NOTHING
     alone: tuple[Shared, Shared] = (_NOTHING, _NOTHING)
+    alone_even: tuple[Shared, Shared] = (_NOTHING, _NOTHING)
 
     def and_of(self, samples: Floats, speech: Flags) -> Common:
         """With the blocks of samples (2, n), whose frames `speech` (2, frames) seem to be speech."""
         count = samples.shape[1] // BLOCK
         whole = samples[:, : count * BLOCK].reshape(2, count, BLOCK)
         spectra = np.fft.rfft(whole, axis=2)[:, :, _BLOCK_BAND]
-        power = (np.abs(spectra) ** 2).sum(axis=2, dtype=np.float64)
+        power = (np.abs(spectra) ** 2).sum(axis=2)
+        even = spectra / np.sqrt(np.maximum(power, 1e-20))[:, :, None]
         talking = _by_block(speech, count) > TALKING_SHARE
-
-        def shared(chosen: Flags) -> Shared:
-            cross = (spectra[0][chosen] * np.conj(spectra[1][chosen])).sum(axis=0, dtype=np.complex128)
-            return Shared(int(chosen.sum()), cross, (float(power[0][chosen].sum()), float(power[1][chosen].sum())))
-
-        one, two = (shared(talking[source] & (power[source] > LEAK_APART * power[1 - source])) for source in (0, 1))
-        return Common(self.talk + shared(talking.any(axis=0)), (self.alone[0] + one, self.alone[1] + two))
+        alone = [talking[source] & (power[source] > LEAK_APART * power[1 - source]) for source in (0, 1)]
+        return Common(
+            self.talk + _shared(spectra, talking[0] | talking[1]),
+            (self.alone[0] + _shared(spectra, alone[0]), self.alone[1] + _shared(spectra, alone[1])),
+            (self.alone_even[0] + _shared(even, alone[0]), self.alone_even[1] + _shared(even, alone[1])),
+        )
 
     @property
     def leaks(self) -> tuple[Leak | None, Leak | None]:
@@ -304,11 +314,20 @@ class Common:
         return self._leak(0), self._leak(1)
 
     def _leak(self, source: int) -> Leak | None:
-        alone = self.alone[source]
-        if alone.blocks < LEAK_BLOCKS or alone.correlation < LEAK_CORRELATION:
+        alone, even = self.alone[source], self.alone_even[source]
+        if alone.blocks < LEAK_BLOCKS or even.correlation < LEAK_CORRELATION:
             return None
-        peak, late = alone.peak
+        peak, _ = alone.peak
+        _, late = even.peak
         return Leak(float(20 * np.log10(peak / alone.powers[source])), round((late if source == 0 else -late) / HOP))
+
+
+def _shared(spectra: npt.NDArray[np.complex64], chosen: Flags) -> Shared:
+    """Of the chosen blocks of two channels, (2, blocks, bins)."""
+    one, two = spectra[0][chosen], spectra[1][chosen]
+    cross = (one * np.conj(two)).sum(axis=0, dtype=np.complex128)
+    powers = [float((np.abs(each) ** 2).sum(dtype=np.float64)) for each in (one, two)]
+    return Shared(int(chosen.sum()), cross, (powers[0], powers[1]))
 
 
 def _by_block(flags: Flags, count: int) -> Floats:
@@ -323,10 +342,16 @@ def _by_block(flags: Flags, count: int) -> Floats:
 
 def leaked(level: Floats, source: int, leak: Leak) -> Flags:
     """Frames of the other channel that are no louder than the source's leaking makes them."""
-    near = np.pad(level[source], 2, mode="edge")
-    loudest = np.lib.stride_tricks.sliding_window_view(near, 5).max(axis=1)
-    explained: Flags = level[1 - source] < np.roll(loudest, leak.late) + leak.decibels + LEAK_MARGIN_DB
+    loudest = np.roll(_loudest_near(level[source], 2), leak.late)
+    explained: Flags = level[1 - source] < loudest + leak.decibels + LEAK_MARGIN_DB
     return explained
+
+
+def _loudest_near(level: Floats, frames: int) -> Floats:
+    """The loudest of each frame and its neighbours, along the last axis."""
+    padded = np.pad(level, [(0, 0)] * (level.ndim - 1) + [(frames, frames)], mode="edge")
+    loudest: Floats = np.lib.stride_tricks.sliding_window_view(padded, 2 * frames + 1, axis=-1).max(axis=-1)
+    return loudest
 
 
 def union(stretches: Sequence[Spans]) -> Spans:

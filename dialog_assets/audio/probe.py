@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.errors import AudioError, Reason
 from dialog_assets.audio.measures import RATE, Meter
 from dialog_assets.audio.values import AudioProbe, Header
 
@@ -26,19 +27,22 @@ DAMAGED_SHARE = 0.1
 """Undecodable packets above this share mean damage; a few occur at the cut ends of good MP3 files."""
 
 CONTAINERS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,loas,matroska,mov,mp3,mp4,mpeg,mpegts,ogg,tta,voc,w64,wav,webm,wv"
+    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,loas,matroska,mov,mp3,mp4,mpeg,mpegts,ogg,tta,voc,"
+    "w64,wav,webm,wv"
 )
 """FFmpeg's formats that are read. Not among them: playlists, devices and image sequences, by which a file could make FFmpeg
 open other files; and formats without a header, which name no sample rate."""
 
-CODECS = frozenset(
-    """aac aac_latm ac3 adpcm_g722 adpcm_g726 adpcm_g726le adpcm_ima_qt adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha alac
-    amr_nb amr_wb eac3 flac g723_1 g729 gsm gsm_ms ilbc mp1 mp2 mp3 nellymoser opus pcm_alaw pcm_f32be pcm_f32le pcm_f64be
-    pcm_f64le pcm_mulaw pcm_s16be pcm_s16le pcm_s24be pcm_s24le pcm_s32be pcm_s32le pcm_s8 pcm_u8 speex truespeech tta
-    vorbis wavpack wmalossless wmapro wmav1 wmav2 wmavoice""".split()
+DECODERS = (
+    "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_swf,adpcm_yamaha,alac,amrnb,amrwb,eac3,flac,g722,"
+    "g723_1,g726,g726le,g729,gsm,gsm_ms,ilbc,mp1float,mp2float,mp3float,nellymoser,opus,pcm_alaw,pcm_f32be,pcm_f32le,"
+    "pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,speex,"
+    "truespeech,tta,vorbis,wavpack,wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
-"""Decoders that are let loose on foreign bytes: what telephony and recorders use."""
+"""What is let loose on foreign bytes: the codecs of telephony and recorders, none of pictures."""
 
+_OPTIONS = {"format_whitelist": CONTAINERS, "codec_whitelist": DECODERS}
+_DECODERS = frozenset(DECODERS.split(","))
 _TAG_LENGTH = 1000
 _TAGS = 100
 _XING_FRAME = 1500
@@ -103,19 +107,28 @@ def probe_header(path: Path) -> Header:
 def open_recording(file: BinaryIO) -> InputContainer:
     """The file as FFmpeg reads it, whatever its name ends in; it has an audio stream with a known codec. Raises AudioError."""
     try:
-        container = av.open(file, metadata_errors="replace", container_options={"format_whitelist": CONTAINERS})
+        container = av.open(file, "r", metadata_errors="replace", container_options=_OPTIONS)
     except FFmpegError as error:
-        raise AudioError("not_audio", type(error).__name__) from None
+        raise refusal(error, "not_audio") from None
     try:
         if not container.streams.audio:
             raise AudioError("no_audio_stream", container.format.name)
-        codec = container.streams.audio[0].codec_context.codec.canonical_name
-        if codec not in CODECS:
-            raise AudioError("not_audio", f"codec {codec} is not read")
+        codec = container.streams.audio[0].codec_context.codec
+        if codec.name not in _DECODERS:
+            raise AudioError("not_audio", f"codec {codec.canonical_name} is not read")
     except BaseException:
         container.close()
         raise
     return container
+
+
+def refusal(error: FFmpegError, reason: Reason) -> AudioError:
+    """FFmpeg's error as one of this file: the reason given, unless memory ended."""
+    return (
+        AudioError("too_large", "out of memory")
+        if isinstance(error, MemoryError)
+        else AudioError(reason, type(error).__name__)
+    )
 
 
 def _size(path: Path) -> int:
@@ -154,6 +167,8 @@ def _decode(container: InputContainer) -> _Decoded:
             decoded.packets += packet.size > 0
             try:
                 frames = packet.decode()
+            except MemoryError:
+                raise
             except FFmpegError:
                 decoded.bad_packets += 1
                 continue
@@ -165,14 +180,15 @@ def _decode(container: InputContainer) -> _Decoded:
                     raise AudioError("damaged", "its channels or sample rate change midway")
                 decoded.meter = decoded.meter or Meter(form[0])
                 for plain in plainly.resample(frame):
-                    decoded.meter.feed(plain.to_ndarray())
+                    samples = np.asarray(plain.to_ndarray(), np.int16)
+                    decoded.meter.feed(samples)
                     if form[1] == RATE:
-                        decoded.meter.hear(plain.to_ndarray())
+                        decoded.meter.hear(samples)
                 if form[1] != RATE:
                     for telephone in at_telephone_rate.resample(frame):
-                        decoded.meter.hear(telephone.to_ndarray())
+                        decoded.meter.hear(np.asarray(telephone.to_ndarray(), np.int16))
     except FFmpegError as error:
-        raise AudioError("damaged", type(error).__name__) from None
+        raise refusal(error, "damaged") from None
     return decoded
 
 

@@ -1,19 +1,42 @@
 """Reading of untrusted recordings in processes of their own, with limits on time and memory for each file.
 
 A crash, an endless loop or a bomb in a recording costs that recording and one worker process, which is replaced; the run
-and the other recordings go on. Here: the processes, their limits, the talk with them. Not here: what they do (probe,
-convert).
+and the other recordings go on. Here: the processes, their limits, their end. Not here: what they do (worker, probe,
+convert), and how it is said (lines).
+
+Plain subprocesses of asyncio, not a pool of multiprocessing: there a dead process breaks the pool for all, a slow one
+cannot be ended alone, answers are pickles, and the fork servers outlive a killed run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
+from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.lines import Answer, Request
 from dialog_assets.audio.values import AudioProbe, Prepared
+from dialog_assets.errors import DialogAssetsError
+
+FILES_A_WORKER = 500
+"""A worker is replaced after so many files: what libraries leak does not add up."""
+
+_LONGEST_ANSWER = 1 << 20
+_MEGABYTE = 1 << 20
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
+
+
+class WorkersUnavailable(DialogAssetsError):
+    """The processes that read recordings do not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +47,22 @@ class Limits:
     """Wall time, plus `seconds_per_megabyte` of the file."""
     seconds_per_megabyte: float = 2.0
     memory_megabytes: int = 512
-    """Address space on top of what the worker's libraries take."""
+    """Address space on top of what the worker's libraries take. Kept on Linux."""
+    file_megabytes: int = 4096
+    """The longest file that a conversion may write."""
 
 
 class Inspectors:
-    """An async context manager: worker processes, started when first needed, ended with the context whatever happens."""
+    """An async context manager: up to `workers` processes, started when first needed, gone when the context ends.
+
+    They end with the context, with its cancellation, and with the death of this process, in the middle of their work too.
+    """
 
     def __init__(self, workers: int = 1, limits: Limits | None = None) -> None:
-        self._slots = asyncio.Semaphore(workers)
         self._limits = limits or Limits()
+        self._slots = asyncio.Semaphore(workers)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,18 +70,119 @@ class Inspectors:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        await asyncio.gather(*(self._end(worker) for worker in list(self._all)))
 
     async def inspect(self, path: Path) -> AudioProbe:
-        """`probe.probe(path)` in a worker. Raises AudioError: probe's reasons, too_slow, too_large, parser_crashed."""
-        from dialog_assets.audio.probe import probe
+        """`probe.probe(path)` in a worker.
 
-        async with self._slots:
-            return await asyncio.to_thread(probe, path)
+        Raises AudioError with the reasons of `probe` and too_slow, too_large, parser_crashed; OSError if the file cannot be
+        read; WorkersUnavailable.
+        """
+        answer = await self._ask(Request(path=path))
+        if answer.found is None:
+            raise AudioError("parser_crashed", "its worker answers without values")
+        return answer.found
 
     async def prepare(self, path: Path, found: AudioProbe, target: Path) -> Prepared:
-        """`convert.prepare(path, found, target)` in a worker. Raises AudioError like `inspect`."""
-        from dialog_assets.audio.convert import prepare
+        """`convert.prepare(path, found, target)` in a worker. Raises like `inspect`."""
+        answer = await self._ask(Request(path=path, found=found, target=target))
+        if answer.prepared is None or answer.prepared.path not in (path, target):
+            raise AudioError("parser_crashed", "its worker answers without a file")
+        return answer.prepared
 
+    async def _ask(self, request: Request) -> Answer:
+        megabytes = request.path.stat().st_size / _MEGABYTE
+        limit_s = self._limits.seconds + self._limits.seconds_per_megabyte * megabytes
         async with self._slots:
-            return await asyncio.to_thread(prepare, path, found, target)
+            worker = self._idle.pop() if self._idle else await self._start()
+            try:
+                async with asyncio.timeout(limit_s):
+                    answer = await worker.ask(request)
+            except TimeoutError:
+                await self._end(worker)
+                raise AudioError("too_slow", f"more than {limit_s:.0f} s") from None
+            except BaseException:
+                await self._end(worker)
+                raise
+            if worker.served < FILES_A_WORKER and not (answer.refused and answer.refused[0] == "too_large"):
+                self._idle.append(worker)
+            else:
+                await self._end(worker)
+        if answer.refused is not None:
+            raise AudioError(*answer.refused)
+        if answer.errno is not None:
+            raise OSError(answer.errno, os.strerror(answer.errno))
+        return answer
+
+    async def _start(self) -> _Worker:
+        worker = _Worker(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "dialog_assets.audio.worker"),
+                str(self._limits.memory_megabytes),
+                str(self._limits.file_megabytes),
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=_LONGEST_ANSWER,
+                env=_environment(),
+                start_new_session=True,  # a Ctrl-C is the run's to handle
+            )
+        )
+        self._all.add(worker)
+        try:
+            await worker.wait_until_ready()
+        except BaseException:
+            await self._end(worker)
+            raise
+        return worker
+
+    async def _end(self, worker: _Worker) -> None:
+        self._all.discard(worker)
+        await worker.end()
+
+
+class _Worker:
+    def __init__(self, process: Process) -> None:
+        assert process.stdin and process.stdout  # noqa: S101 -- they are pipes
+        self._process = process
+        self._requests, self._answers = process.stdin, process.stdout
+        self.served = 0
+
+    async def wait_until_ready(self) -> None:
+        if not await self._answers.readline():
+            raise WorkersUnavailable(
+                f"The process that reads recordings ended with code {await self._process.wait()} before it began; "
+                "its error stands above: repair the installation."
+            )
+
+    async def ask(self, request: Request) -> Answer:
+        """Raises AudioError if the worker dies of it."""
+        self.served += 1
+        try:
+            self._requests.write(request.model_dump_json().encode() + b"\n")
+            await self._requests.drain()
+            line = await self._answers.readline()
+            if line:
+                return Answer.model_validate_json(line)
+        except (ConnectionError, ValidationError, ValueError) as error:
+            raise AudioError("parser_crashed", type(error).__name__) from None
+        raise AudioError("parser_crashed", _ending(await self._process.wait()))
+
+    async def end(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.communicate()
+
+
+def _ending(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _environment() -> dict[str, str]:
+    """What a worker needs, and no secret: one thread for NumPy, one arena for C's memory, and where this package lies."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
+    return kept | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}

@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from av.codec.context import Flags
 
 from dialog_assets.sandbox.world.loader import load_world
 
@@ -112,7 +113,9 @@ def _syllable(chance: np.random.Generator, pitch: float, seconds: float) -> Soun
     formants = (chance.uniform(300, 800), chance.uniform(900, 2200), chance.uniform(2300, 3000))
     sound = np.zeros(len(time))
     for number in range(1, int(3400 / pitch)):
-        loud = sum(10 ** (-3 * order / 10) / (1 + ((number * pitch - at) / 90) ** 2) for order, at in enumerate(formants))
+        loud = sum(
+            10 ** (-3 * order / 10) / (1 + ((number * pitch - at) / 90) ** 2) for order, at in enumerate(formants)
+        )
         sound += loud * np.cos(number * phase + number**2)
     sound *= np.sin(np.pi * np.minimum(1, time / seconds * 1.05)) ** 0.5
     if chance.random() < 0.35:
@@ -132,7 +135,9 @@ def noise(chance: np.random.Generator, seconds: float, dbfs: float, *, slope: fl
 def hum(seconds: float, dbfs: float) -> Sound:
     """The mains: 50 Hz and its odd overtones."""
     time = np.arange(round(seconds * RATE)) / RATE
-    return at_level(sum(np.sin(2 * np.pi * 50 * n * time) / n for n in (1, 3, 5, 7)).astype(np.float32), dbfs)
+    return at_level(
+        np.stack([np.sin(2 * np.pi * 50 * n * time) / n for n in (1, 3, 5, 7)]).sum(axis=0).astype(np.float32), dbfs
+    )
 
 
 def tone(seconds: float, dbfs: float, *hertz: float) -> Sound:
@@ -169,13 +174,17 @@ def music(chance: np.random.Generator, seconds: float, dbfs: float) -> Sound:
 
 
 def dialog(
-    chance: np.random.Generator, seconds: float, clips: Sequence[Sound] = (), *, levels: tuple[float, float] = (-20, -20)
+    chance: np.random.Generator,
+    seconds: float,
+    clips: Sequence[Sound] = (),
+    *,
+    levels: tuple[float, float] = (-20, -20),
 ) -> tuple[Line, Line]:
     """Two lines that take turns, now and then at once. Without `clips` the voices are made."""
     lines = (Line(seconds), Line(seconds))
     now, side = chance.uniform(0.3, 1.5), int(chance.integers(2))
     while True:
-        clip = clips[chance.integers(len(clips))] if clips else voice(chance, chance.uniform(0.8, 6))
+        clip = clips[int(chance.integers(len(clips)))] if clips else voice(chance, chance.uniform(0.8, 6))
         end = now + len(clip) / RATE
         if end > seconds - 0.2:
             return lines
@@ -185,20 +194,28 @@ def dialog(
         now = max(end + (-0.4 if chance.random() < 0.15 else chance.uniform(0.2, 1.8)), own_last + 0.6)
 
 
-def write(path: Path, channels: Sequence[Sound], *, codec: str = "libmp3lame", bit_rate: int = 32_000, joint: bool = True) -> Path:
+def write(
+    path: Path, channels: Sequence[Sound], *, codec: str = "libmp3lame", bit_rate: int = 32_000, joint: bool = True
+) -> Path:
     """Encode the channels at 8000 Hz; the suffix is the container."""
+    return encode(path, channels, codec, RATE, bit_rate, joint=joint)
+
+
+def encode(path: Path, channels: Sequence[Sound], codec: str, rate: int, bit_rate: int, *, joint: bool = True) -> Path:
+    """Encode one or two channels of 8000 Hz at another rate; without a bit rate the codec's own way."""
     layout = "stereo" if len(channels) == 2 else "mono"
-    samples = np.clip(np.round(np.stack(channels) * 32768), -32768, 32767).astype(np.int16)
-    with av.open(path, "w") as container:
+    samples = np.clip(np.round(np.stack(list(channels)) * 32768), -32768, 32767).astype(np.int16)
+    with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
         options = {"joint_stereo": str(int(joint))} if codec == "libmp3lame" else {}
-        stream = container.add_stream(codec, rate=RATE, layout=layout, options=options)
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=options)
         assert isinstance(stream, av.AudioStream)
-        if not codec.startswith("pcm"):
+        stream.codec_context.flags |= Flags.bitexact
+        if bit_rate:
             stream.bit_rate = bit_rate
-        resampler = av.AudioResampler(stream.format, layout, RATE, frame_size=stream.frame_size or 1152)
+        container.start_encoding()
+        resampler = av.AudioResampler(stream.format, layout, rate, frame_size=stream.frame_size or 1152)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16p", layout)
         frame.sample_rate = RATE
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            container.mux(packet for packet in stream.encode(part) if packet.size)
     return path

@@ -1,0 +1,87 @@
+"""The process that reads recordings for a run: `python -m dialog_assets.audio.worker`, started and spoken to by `workers`.
+
+One JSON line in, one out, until the input ends. It may be brought down by what it reads: it is given no secrets, takes no
+more memory than allowed, leaves no core behind, and ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO
+
+from dialog_assets.audio.convert import prepare
+from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.lines import Answer, Request
+from dialog_assets.audio.probe import probe
+
+if sys.platform != "win32":
+    import resource
+
+_MEGABYTE = 1 << 20
+_STATM = Path("/proc/self/statm")
+
+
+def main(memory_megabytes: int, file_megabytes: int) -> None:
+    """Serve until the input ends."""
+    answers = _apart_from_libraries()
+    requests: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    _limit(memory_megabytes, file_megabytes)
+    _say(answers, b"ready")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # until here errors are the installation's, and worth reading
+    while True:
+        _say(answers, _answer(Request.model_validate_json(requests.get())).model_dump_json().encode())
+
+
+def _apart_from_libraries() -> BinaryIO:
+    """The output, out of reach of a library that prints."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def _listen(source: BinaryIO, requests: SimpleQueue[bytes]) -> None:
+    """Hand lines on; the end of the input ends the process in the middle of its work: nobody waits for it."""
+    for line in source:
+        requests.put(line)
+    os._exit(0)
+
+
+def _limit(memory_megabytes: int, file_megabytes: int) -> None:
+    if sys.platform == "win32":
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_megabytes * _MEGABYTE,) * 2)
+    if _STATM.exists():  # elsewhere the limit is not kept, or counts what is only reserved
+        taken = int(_STATM.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + memory_megabytes * _MEGABYTE,) * 2)
+
+
+def _say(answers: BinaryIO, line: bytes) -> None:
+    answers.write(line + b"\n")
+    answers.flush()
+
+
+def _answer(request: Request) -> Answer:
+    try:
+        if request.found is None or request.target is None:
+            return Answer(found=probe(request.path))
+        return Answer(prepared=prepare(request.path, request.found, request.target))
+    except AudioError as error:
+        return Answer(refused=(error.reason, error.detail))
+    except MemoryError:
+        return Answer(refused=("too_large", "out of memory"))
+    except OSError as error:
+        return Answer(errno=error.errno or 0)
+    except Exception as error:  # noqa: BLE001 -- a fault in what reads foreign bytes is this file's, not the run's
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return Answer(refused=("parser_crashed", f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
