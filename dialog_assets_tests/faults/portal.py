@@ -159,9 +159,7 @@ class Site:
             app.client_id, app.client_secret, self.server.oauth.first_tokens(NAME)[1], f"{self.base}/oauth/token/"
         )
         transport = httpx2.AsyncHTTPTransport(verify=_trusted())
-        return OAuth(
-            application, MemoryVault(), base=f"{self.base}/rest/", transport=transport, sleep=FastTime().sleep
-        )
+        return OAuth(application, MemoryVault(), base=f"{self.base}/rest/", transport=transport, sleep=FastTime().sleep)
 
     def client(
         self, kind: CredentialKind, on_take: Callable[[int], None] = lambda _: None, **options: Any
