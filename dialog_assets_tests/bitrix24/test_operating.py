@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
+from dialog_assets.bitrix24.deals import deals
 from dialog_assets.bitrix24.errors import Bitrix24Error, Bitrix24LimitError
 from dialog_assets.bitrix24.operating import OperatingTime
 from dialog_assets_tests.bitrix24.small_portal import WEBHOOK, Freely, asked, bad, good
@@ -156,3 +157,28 @@ def test_blocked_commands_of_a_batch_wait_alone() -> None:
 
     assert all(isinstance(outcome, Answer) for outcome in asyncio.run(go()).values())
     assert rounds == [["a", "b"], ["a"]]
+
+
+def test_linked_commands_wait_for_their_reset_too() -> None:
+    """Pages of deals that link to each other are asked for again after the rest, as often as it takes, within the patience."""
+    blocked = {"error": "OPERATION_TIME_LIMIT", "error_description": ""}
+
+    async def go(time: Time, refusals: int) -> dict[int, list[dict[str, Any]]]:
+        left = refusals
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            nonlocal left
+            keys = list(asked(request)[1]["cmd"])
+            left -= 1
+            if left >= 0:
+                return good({"result": [], "result_error": dict.fromkeys(keys, blocked)})
+            return good({"result": dict.fromkeys(keys, [{"ID": "3", "LEAD_ID": "7"}]), "result_error": []})
+
+        async with portal_client(handler, time, patience_s=95.0) as client:
+            return await deals(client, "lead", [7])
+
+    time = Time()
+    assert [row["ID"] for row in asyncio.run(go(time, 8))[7]] == ["3"]
+    assert time.slept == [10.0] * 8
+    with pytest.raises(Bitrix24LimitError, match="used up"):
+        asyncio.run(go(Time(), 100))
