@@ -297,7 +297,7 @@ class Common:
         whole = samples[:, : count * BLOCK].reshape(2, count, BLOCK)
         spectra = np.fft.rfft(whole, axis=2)[:, :, _BLOCK_BAND]
         power = (np.abs(spectra) ** 2).sum(axis=2)
-        even = spectra / np.sqrt(np.maximum(power, 1e-20))[:, :, None]
+        even = np.asarray(spectra / np.sqrt(np.maximum(power, 1e-20))[:, :, None], dtype=np.complex64)
         talking = _by_block(speech, count) > TALKING_SHARE
         alone = [talking[source] & (power[source] > LEAK_APART * power[1 - source]) for source in (0, 1)]
         return Common(

@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 from dialog_assets.bitrix24.paging import PAGE
 
+TELLING = 10
+"""Readable ids of a full page from which their order tells something: in a shuffled page, one of 3,628,800 looks sorted."""
+
 
 class NotHonouredError(Exception):
     """A page contradicts its range: the portal ignores the filter by id, or the order."""
@@ -64,7 +67,8 @@ class Ranges:
         """The ids of a page of `asked` came, None for a row without a readable one; gives how many of its rows count.
 
         Of a full page those behind its last readable id do not: they come again with what follows that id. Raises
-        NotHonouredError, before anything is noted, when this is no page of that range, or no id leads on from it.
+        NotHonouredError, before anything is noted, when this is no page of that range, or so few ids are readable that their
+        order may be chance.
         """
         low, high = asked
         ids = [one for one in page if one is not None]
@@ -75,7 +79,7 @@ class Ranges:
             if ids or high is not None:
                 self._read.append((low, max(ids) if high is None else high))
             return len(page)
-        if not ids or any(one >= other for one, other in pairwise(ids)):
+        if len(ids) < TELLING or any(one >= other for one, other in pairwise(ids)):
             raise NotHonouredError
         count = page.index(ids[-1]) + 1
         self.rows += count

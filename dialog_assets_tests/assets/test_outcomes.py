@@ -42,6 +42,7 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (bitrix24.RecordingUnavailableError("changed", "1"), AGAIN, "recording_changed"),
     (audio.AudioError("damaged"), FOR_GOOD, "recording_damaged"),
     (audio.AudioError("empty"), FOR_GOOD, "recording_empty"),
+    (audio.WorkersUnavailable("no memory"), STOPS, None),
     (s3.ArchiveRefused("no bucket"), STOPS, None),
     (s3.ArchiveUnavailable("slow"), OUTAGE, "archive_unavailable"),
     (s3.ArchivedFileMissing("gone"), AGAIN, "archived_file_missing"),

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from dialog_assets.assets.steps import StepRun
@@ -415,7 +416,7 @@ def test_an_answer_that_was_heard_but_not_kept(database: str, portals: list[Port
 
     async def story(night: Night) -> None:
         with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dialog_assets.assets.transcripts.build_dialog", _killed)
+            patch.setattr("dialog_assets.assets.transcripts.recognised_dialog", _killed)
             await night.run()
         assert await night.ledger_states() == [("answered", None)]
         night.account.answers = [OperationExpired("unknown")]
@@ -424,6 +425,10 @@ def test_an_answer_that_was_heard_but_not_kept(database: str, portals: list[Port
         assert (await night.step())["state"] == "done"
 
     night(database, portals, recording, story)
+
+
+async def _refused_by_postgres(*_: Any, **__: Any) -> None:
+    raise psycopg.errors.NumericValueOutOfRange("integer out of range")
 
 
 def _killed(*_: object, **__: object) -> None:
@@ -727,8 +732,9 @@ def test_an_answer_that_postgres_cannot_store(database: str, portals: list[Porta
     """The call fails with a reason and the purchase is closed with its price: it was paid, and is not open for ever."""
 
     async def story(night: Night) -> None:
-        night.account.raw = {**SPEECH, "confidence": float("nan")}
-        await night.run()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dialog_assets.store.transcripts.put", _refused_by_postgres)
+            await night.run()
         assert (await night.step())["reason"] == "unstorable_result"
         assert await bill(night) == [("settled", None, 1, "op1", PRICE)]
         await night.run()
@@ -913,7 +919,7 @@ def test_killed_during_a_call_at_once(database: str, portals: list[Portal], reco
         night.account.at_once = [Killed()]
         await night.killed()
         with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dialog_assets.assets.transcripts.build_dialog", _killed)
+            patch.setattr("dialog_assets.assets.transcripts.recognised_dialog", _killed)
             await night.run()
         assert (await night.ledger_states()) == [("settled", "unclear"), ("answered", None)]
         await night.run()

@@ -121,7 +121,8 @@ def _syllable(chance: np.random.Generator, pitch: float, seconds: float) -> Soun
     if chance.random() < 0.35:
         hiss = np.diff(chance.normal(size=round(chance.uniform(0.04, 0.09) * RATE)), append=0.0)[: len(sound)]
         sound[: len(hiss)] = sound[: len(hiss)] * 0.2 + hiss * 0.15 * np.abs(sound).max()
-    return (sound / max(1e-9, np.abs(sound).max())).astype(np.float32)
+    loudest = max(1e-9, float(np.abs(sound).max()))
+    return np.asarray(sound / loudest, dtype=np.float32)
 
 
 def noise(chance: np.random.Generator, seconds: float, dbfs: float, *, slope: float = 0.0) -> Sound:
@@ -217,5 +218,5 @@ def encode(path: Path, channels: Sequence[Sound], codec: str, rate: int, bit_rat
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16p", layout)
         frame.sample_rate = RATE
         for part in [*resampler.resample(frame), *resampler.resample(None), None]:
-            container.mux(packet for packet in stream.encode(part) if packet.size)
+            container.mux([packet for packet in stream.encode(part) if packet.size])
     return path

@@ -9,10 +9,10 @@ import httpx2
 import pytest
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
-from dialog_assets.bitrix24.deals import deals
+from dialog_assets.bitrix24.deals import Deals
 from dialog_assets.bitrix24.errors import Bitrix24Error, Bitrix24LimitError
 from dialog_assets.bitrix24.operating import OperatingTime
-from dialog_assets_tests.bitrix24.small_portal import WEBHOOK, Freely, asked, bad, good
+from dialog_assets_tests.bitrix24.small_portal import WEBHOOK, Freely, asked, bad, by_owner, good
 
 
 class Time:
@@ -172,10 +172,10 @@ def test_linked_commands_wait_for_their_reset_too() -> None:
             left -= 1
             if left >= 0:
                 return good({"result": [], "result_error": dict.fromkeys(keys, blocked)})
-            return good({"result": dict.fromkeys(keys, [{"ID": "3", "LEAD_ID": "7"}]), "result_error": []})
+            return good({"result": {key: [{"ID": "3", "LEAD_ID": "7"}] for key in keys}, "result_error": []})
 
         async with portal_client(handler, time, patience_s=95.0) as client:
-            return await deals(client, "lead", [7])
+            return await by_owner(Deals(client, "lead", [7]))
 
     time = Time()
     assert [row["ID"] for row in asyncio.run(go(time, 8))[7]] == ["3"]

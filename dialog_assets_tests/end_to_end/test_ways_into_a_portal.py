@@ -122,7 +122,7 @@ class Witness:
             self.tokens |= {answer["access_token"], answer["refresh_token"]}
             return answer
 
-        oauth.check, oauth._issue = checked, issued  # type: ignore[method-assign]
+        oauth.check, oauth._issue = checked, issued  # type: ignore[method-assign, assignment]
 
     def stored(self) -> str | None:
         """The access token in the database."""

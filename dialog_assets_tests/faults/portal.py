@@ -55,7 +55,7 @@ SPEED = 1_000.0
 """Seconds of the client's time in one of ours."""
 
 HABITS = Habits(operating_window=10.0)
-CREDENTIALS = ("webhook", "oauth")
+CREDENTIALS: tuple[CredentialKind, ...] = ("webhook", "oauth")
 FAMILIES: tuple[CrmFamily, ...] = get_args(CrmFamily)
 KINDS: tuple[CrmKind, ...] = get_args(CrmKind)
 PHASES = ("calls", "users", "entities", "recordings", "last_days")
@@ -66,7 +66,7 @@ CredentialKind = Literal["webhook", "oauth"]
 def portal(**options: Any) -> SandboxPortal:
     """3,000 calls in ten days, people, contacts, leads and companies with deals (one has three pages), recordings."""
     offset = "+03:00"
-    given = {
+    given: dict[str, Any] = {
         "calls": CALLS,
         "contacts": CONTACTS,
         "recordings": RECORDINGS,

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -146,7 +147,7 @@ class Disturbed:
             self.files = scripts.changes_of_files(self.chance, NAME, sorted(self.calm[phase]), RECORDING_BYTES)
             for change in self.files:
                 moment = self._taken + self.chance.randint(1, 20)
-                self._moments[moment] = lambda change=change: self.site.server.set_events([change])
+                self._moments[moment] = partial(self.site.server.set_events, [change])
 
     def check(self, phase: str, result: Read) -> None:
         """Compare what a phase gave."""
