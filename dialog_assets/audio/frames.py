@@ -295,7 +295,7 @@ class Common:
         """With the blocks of samples (2, n), whose frames `speech` (2, frames) seem to be speech."""
         count = samples.shape[1] // BLOCK
         whole = samples[:, : count * BLOCK].reshape(2, count, BLOCK)
-        spectra = np.fft.rfft(whole, axis=2)[:, :, _BLOCK_BAND]
+        spectra = np.asarray(np.fft.rfft(whole, axis=2)[:, :, _BLOCK_BAND], dtype=np.complex64)
         power = (np.abs(spectra) ** 2).sum(axis=2)
         even = np.asarray(spectra / np.sqrt(np.maximum(power, 1e-20))[:, :, None], dtype=np.complex64)
         talking = _by_block(speech, count) > TALKING_SHARE
