@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dialog_assets.assets.temporary import NoRoomForRecordings
-from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.errors import AudioError, WorkersUnavailable
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24Error,
@@ -25,8 +25,15 @@ from dialog_assets.speech.errors import (
 )
 from dialog_assets.worklist import Outcome, StepStopped
 
-STOPS = (Bitrix24AccessError, ArchiveRefused, RecogniserRefused, LLMRefused, NoRoomForRecordings)
-"""One broken key, or a full disk: it would befall every other item too."""
+STOPS = (
+    Bitrix24AccessError,
+    ArchiveRefused,
+    RecogniserRefused,
+    LLMRefused,
+    NoRoomForRecordings,
+    WorkersUnavailable,
+)
+"""One broken key, a full disk, a broken installation: it would befall every other item too."""
 
 OUTAGES: dict[type[DialogAssetsError], str] = {
     Bitrix24LimitError: "portal_limit",

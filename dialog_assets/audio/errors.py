@@ -36,3 +36,7 @@ class AudioError(DialogAssetsError):
         super().__init__(_TEXTS[reason] + (f" ({detail})" if detail else "") + ": download it again or listen to it")
         self.reason = reason
         self.detail = detail
+
+
+class WorkersUnavailable(DialogAssetsError):
+    """The processes that read recordings do not start."""

@@ -22,10 +22,9 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.errors import AudioError, WorkersUnavailable
 from dialog_assets.audio.lines import Answer, Request
 from dialog_assets.audio.values import AudioProbe, Prepared
-from dialog_assets.errors import DialogAssetsError
 
 FILES_A_WORKER = 500
 """A worker is replaced after so many files: what libraries leak does not add up."""
@@ -33,10 +32,6 @@ FILES_A_WORKER = 500
 _LONGEST_ANSWER = 1 << 20
 _MEGABYTE = 1 << 20
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
-
-
-class WorkersUnavailable(DialogAssetsError):
-    """The processes that read recordings do not start."""
 
 
 @dataclass(frozen=True, slots=True)
