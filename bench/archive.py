@@ -65,7 +65,8 @@ def _section(found: dict[Case, list[dict[str, Any]]], repetitions: int) -> Secti
     section = Section(
         "Archive: memory by the size of a recording",
         f"WAV of 48 kHz stereo; the highest of {repetitions} runs each. own: above the idle process; workers: all that read "
-        f"recordings; together: both at one moment, above the idle process. Allowed: {ALLOWED_MB} MB more than the smallest.",
+        f"recordings; together: both at one moment, above the idle process. Allowed for one recording: {ALLOWED_MB} MB more than "
+        "the smallest.",
         (
             "recordings",
             "wall, s",
@@ -90,7 +91,7 @@ def _section(found: dict[Case, list[dict[str, Any]]], repetitions: int) -> Secti
                 f"{peak['own']:.0f}",
                 f"{peak['children']:.0f}",
                 f"{peak['together']:.0f}",
-                f"**{peak['together'] - smallest:.0f}**",
+                f"**{peak['together'] - smallest:.0f}**" if case.recordings == 1 else "",
                 f"{archived} of {case.recordings}",
             )
         )

@@ -26,8 +26,15 @@ from dialog_assets.speech.errors import (
 )
 from dialog_assets.worklist import Outcome, StepStopped
 
-STOPS = (Bitrix24AccessError, ArchiveRefused, RecogniserRefused, LLMRefused, NoRoomForRecordings, WorkersUnavailable)
-"""One broken key, or a full disk: it would befall every other item too."""
+STOPS = (
+    Bitrix24AccessError,
+    ArchiveRefused,
+    RecogniserRefused,
+    LLMRefused,
+    NoRoomForRecordings,
+    WorkersUnavailable,
+)
+"""One broken key, a full disk, a broken installation: it would befall every other item too."""
 
 OUTAGES: dict[type[DialogAssetsError], str] = {
     Bitrix24LimitError: "portal_limit",

@@ -12,6 +12,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +50,7 @@ _MB = 1024 * 1024
 TRANSFERS = TransferConfig(
     multipart_threshold=16 * _MB,
     multipart_chunksize=8 * _MB,
-    max_concurrency=8,
+    max_concurrency=4,
     max_io_queue=32,
     io_chunksize=_MB // 4,
     preferred_transfer_client="classic",  # the other one takes no notice of these limits
@@ -57,6 +58,7 @@ TRANSFERS = TransferConfig(
 """For all recordings of a step together. Parts are read from the file as they are sent, so memory does not grow with it."""
 
 _CALLS_AT_ONCE = 40
+_CALLED_OFF_WITHIN_S = 15.0
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _ENCRYPTIONS = ("AES256", "aws:kms")
 
@@ -162,7 +164,9 @@ class Archive:
             await ended.wait()
         except asyncio.CancelledError:
             transfer.cancel()
-            await ended.wait()
+            with suppress(TimeoutError):  # a service that hangs does not hold up the end of the run
+                async with asyncio.timeout(_CALLED_OFF_WITHIN_S):
+                    await ended.wait()
             raise
         try:
             transfer.result()

@@ -46,6 +46,7 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (s3.ArchiveRefused("no bucket"), STOPS, None),
     (s3.ArchiveUnavailable("slow"), OUTAGE, "archive_unavailable"),
     (s3.ArchivedFileMissing("gone"), AGAIN, "archived_file_missing"),
+    (audio.WorkersUnavailable("no process"), STOPS, None),
     (temporary.NoRoomForRecordings("full"), STOPS, None),
     (speech.RecogniserRefused("key"), STOPS, None),
     (speech.RecogniserBusy("quota"), OUTAGE, "recogniser_busy"),
