@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections import defaultdict
 from typing import Any
 
 import httpx2
@@ -24,6 +25,10 @@ class Crm:
 
     def __init__(self, contacts: dict[int, list[int]], *, links: bool = True, shows_all: bool = True) -> None:
         self.deals = contacts
+        self.of_contact: dict[int, list[int]] = defaultdict(list)
+        for deal, some in contacts.items():
+            for contact in some:
+                self.of_contact[contact].append(deal)
         self.links, self.shows_all = links, shows_all
         self.requests = 0
 
@@ -66,7 +71,7 @@ class Crm:
             after = int(asked_filter[">id"])
         except ValueError:
             after = 0
-        ids = [deal for deal in sorted(self.deals) if deal > after and wanted & set(self.deals[deal])]
+        ids = sorted({deal for one in wanted for deal in self.of_contact.get(one, ()) if deal > after})
         rows: list[dict[str, Any]] = []
         for deal in ids[:50]:
             if classic:
@@ -86,7 +91,7 @@ def read(portal: Crm, owners: list[int], **more: Any) -> dict[int, list[int]]:
 
 
 def expected(portal: Crm, owners: list[int]) -> dict[int, list[int]]:
-    return {owner: [deal for deal in sorted(portal.deals) if owner in portal.deals[deal]] for owner in owners}
+    return {owner: sorted(portal.of_contact.get(owner, ())) for owner in owners}
 
 
 @pytest.mark.parametrize("per_owner", [1, 2])
