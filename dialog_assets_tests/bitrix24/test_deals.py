@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
 
@@ -33,6 +34,10 @@ class Crm:
     ) -> None:
         self.deals = contacts
         self.nameless = nameless
+        self.of_contact: dict[int, list[int]] = defaultdict(list)
+        for deal, some in contacts.items():
+            for contact in some:
+                self.of_contact[contact].append(deal)
         self.links, self.shows_all = links, shows_all
         self.requests = 0
 
@@ -75,7 +80,7 @@ class Crm:
             after = int(asked_filter[">id"])
         except ValueError:
             after = 0
-        ids = [deal for deal in sorted(self.deals) if deal > after and wanted & set(self.deals[deal])]
+        ids = sorted({deal for one in wanted for deal in self.of_contact.get(one, ()) if deal > after})
         rows: list[dict[str, Any]] = []
         for deal in ids[:50]:
             if classic:
@@ -97,7 +102,7 @@ def read(portal: Crm, owners: list[int], **more: Any) -> dict[int, list[int]]:
 
 
 def expected(portal: Crm, owners: list[int]) -> dict[int, list[int]]:
-    return {owner: [deal for deal in sorted(portal.deals) if owner in portal.deals[deal]] for owner in owners}
+    return {owner: sorted(portal.of_contact.get(owner, ())) for owner in owners}
 
 
 @pytest.mark.parametrize("per_owner", [1, 2])

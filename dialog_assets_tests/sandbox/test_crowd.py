@@ -53,6 +53,13 @@ def test_rows_have_the_written_world_s_fields() -> None:
         assert int(deal["CONTACT_ID"]) in made.contacts
 
 
+def test_as_many_users_as_asked_for() -> None:
+    """More users than make calls can be had: they only are there."""
+    portal = crowd_portal(300, users=90)
+    assert sorted(portal.users) == list(range(1, 91))
+    assert {int(call.fields["PORTAL_USER_ID"]) for call in portal.calls} <= set(range(1, 41))
+
+
 def test_ids_and_starts_are_nearly_in_order() -> None:
     """Ids grow, with gaps if asked; starts do not quite, as ids are given at the end of a call."""
     calls = crowd_portal(2000, days=2, gap=3).calls
