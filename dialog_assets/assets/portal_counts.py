@@ -73,15 +73,15 @@ def result(days: Sequence[DayCount], unreadable: int) -> dg.AssetCheckResult:
 def _sentence(days: Sequence[DayCount], missing: int, unreadable: int, uncounted: int) -> str:
     if missing > unreadable:
         where = ", ".join(f"{one.day}: {one.missing}" for one in days if one.missing)
-        return f"{missing} calls that the portal counts are missing ({where}); {unreadable} rows cannot be read"
+        return f"missing of what the portal counts: {missing} ({where}); rows that cannot be read: {unreadable}"
     if uncounted:
         return f"the portal does not count its calls on {uncounted} of {len(days)} days: nothing to compare with"
     sums = _sums(days)
-    told = f"{sums['read']} calls read, {sums['counted']} counted by the portal"
+    told = f"read: {sums['read']}, counted by the portal: {sums['counted']}"
     if missing:
-        told += f"; {missing} of them are among the {unreadable} rows that cannot be read"
+        told += f"; rows that cannot be read make the difference: {unreadable}"
     if sums["deleted"]:
-        told += f"; {sums['deleted']} stored calls are deleted at the portal"
+        told += f"; stored, and deleted at the portal since: {sums['deleted']}"
     return told
 
 

@@ -276,7 +276,7 @@ def run_step(
                 passed=not total.states["failed"] and not findings.unreadable,
                 severity=dg.AssetCheckSeverity.ERROR,
                 description=f"{total.states['failed']} failed"
-                + (f", {len(findings.unreadable)} rows cannot be read" if findings.unreadable else ""),
+                + (f"; rows that cannot be read: {len(findings.unreadable)}" if findings.unreadable else ""),
                 metadata={
                     **range_of_days,
                     "failed": total.states["failed"],

@@ -51,15 +51,15 @@ def test_no_loss_passes(days: Sequence[tuple[int | None, int, int]], unreadable:
 @pytest.mark.parametrize(
     ("days", "unreadable", "passed", "told"),
     [
-        ([(5, 5, 5), (0, 0, 0)], 0, True, "5 calls read, 5 counted by the portal"),
-        ([(5, 5, 7)], 0, True, "5 calls read, 5 counted by the portal; 2 stored calls are deleted at the portal"),
-        ([(5, 6, 6)], 0, True, "6 calls read, 5 counted by the portal"),
-        ([(6, 5, 5)], 1, True, "5 calls read, 6 counted by the portal; 1 of them are among the 1 rows that cannot be read"),
-        ([(5, 5, 5), (9, 7, 7)], 1, False, "2 calls that the portal counts are missing (2026-03-02: 2); 1 rows cannot be read"),
-        ([(5, 5, 4)], 0, False, "1 calls that the portal counts are missing (2026-03-01: 1); 0 rows cannot be read"),
-        ([(5, 4, 9)], 0, False, "1 calls that the portal counts are missing (2026-03-01: 1); 0 rows cannot be read"),
+        ([(5, 5, 5), (0, 0, 0)], 0, True, "read: 5, counted by the portal: 5"),
+        ([(5, 5, 7)], 0, True, "read: 5, counted by the portal: 5; stored, and deleted at the portal since: 2"),
+        ([(5, 6, 6)], 0, True, "read: 6, counted by the portal: 5"),
+        ([(6, 5, 5)], 1, True, "read: 5, counted by the portal: 6; rows that cannot be read make the difference: 1"),
+        ([(5, 5, 5), (9, 7, 7)], 1, False, "missing of what the portal counts: 2 (2026-03-02: 2); rows that cannot be read: 1"),
+        ([(5, 5, 4)], 0, False, "missing of what the portal counts: 1 (2026-03-01: 1); rows that cannot be read: 0"),
+        ([(5, 4, 9)], 0, False, "missing of what the portal counts: 1 (2026-03-01: 1); rows that cannot be read: 0"),
         ([(None, 5, 5), (5, 5, 5)], 0, False, "the portal does not count its calls on 1 of 2 days: nothing to compare with"),
-        ([(0, 0, 0)], 0, True, "0 calls read, 0 counted by the portal"),
+        ([(0, 0, 0)], 0, True, "read: 0, counted by the portal: 0"),
     ],
 )  # fmt: skip
 def test_what_is_said(days: Any, unreadable: int, told: str, *, passed: bool) -> None:
@@ -113,8 +113,8 @@ def test_calls_that_come_after_the_count(database: str) -> None:
             new = {"ID": str(900 + after), "CALL_START_DATE": "2026-03-02T09:00:00+05:00"}
             check = run(database, {"kind": "insert", "after": after, "fields": new}, site=site)
             assert check.passed, check.description
-            assert str(check.description).endswith(f"{30 if after == 2 else 31} counted by the portal")
-        assert run(database, site=site).description == "32 calls read, 32 counted by the portal"
+            assert str(check.description).endswith(f"counted by the portal: {30 if after == 2 else 31}")
+        assert run(database, site=site).description == "read: 32, counted by the portal: 32"
 
 
 def test_calls_that_are_deleted(database: str) -> None:
@@ -122,7 +122,7 @@ def test_calls_that_are_deleted(database: str) -> None:
     with portal_site(make_portal(make_calls(30))) as site:
         assert run(database, site=site).passed
         check = run(database, {"kind": "delete", "call": 20}, site=site)
-        expected = "29 calls read, 29 counted by the portal; 1 stored calls are deleted at the portal"
+        expected = "read: 29, counted by the portal: 29; stored, and deleted at the portal since: 1"
         assert (check.passed, check.description) == (True, expected)
         assert (check.metadata["stored"].value, check.metadata["deleted"].value) == (30, 1)
 
@@ -136,7 +136,7 @@ def test_a_call_that_does_not_reach_the_table(database: str) -> None:
         )
     check = run(database)
     assert not check.passed
-    assert check.description == "1 calls that the portal counts are missing (2026-03-02: 1); 0 rows cannot be read"
+    assert check.description == "missing of what the portal counts: 1 (2026-03-02: 1); rows that cannot be read: 0"
 
 
 def test_what_the_count_cannot_show(database: str) -> None:
@@ -149,7 +149,7 @@ def test_what_the_count_cannot_show(database: str) -> None:
     with portal_site(make_portal(make_calls(30))) as site:
         assert asyncio.run(told()).endswith("scopes are enough; its user is an administrator")
         site.server.set_habits({"visible_users": [11]})
-        assert run(database, site=site).description == "10 calls read, 10 counted by the portal"
+        assert run(database, site=site).description == "read: 10, counted by the portal: 10"
         assert "its user is NOT an administrator" in asyncio.run(told())
         site.faults.set([{"service": "bitrix24", "kind": "command_error", "match": "profile"}])
         assert asyncio.run(told()).endswith("whether its user is an administrator is not known (ERROR_CORE)")

@@ -95,9 +95,7 @@ def test_two_nights(database: str) -> None:
     ]
     (check,) = findings["calls"].checks
     assert (check.check_name, check.passed) == (COUNTS, True)
-    assert check.description == (
-        "58 calls read, 60 counted by the portal; 2 of them are among the 2 rows that cannot be read"
-    )
+    assert check.description == ("read: 58, counted by the portal: 60; rows that cannot be read make the difference: 2")
     assert SECRET not in str(rows(database, "SELECT raw FROM unreadable_rows"))
     for step in ("users", "entities"):
         waiting = rows(database, f"SELECT call_id, reason FROM call_steps WHERE step = '{step}' AND state = 'waiting'")
@@ -114,7 +112,7 @@ def test_two_nights(database: str) -> None:
                           "WHERE call_id = 5 AND step = 'calls' AND reason IS NULL AND detail IS NULL") == [(35, 2)]  # fmt: skip
     assert apart(database) == []
     assert findings["calls"].unreadable == {}
-    assert findings["calls"].checks[0].description == "60 calls read, 60 counted by the portal"
+    assert findings["calls"].checks[0].description == "read: 60, counted by the portal: 60"
     assert rows(database, "SELECT step, count(*) FROM call_steps WHERE state = 'waiting' GROUP BY 1") == []
     assert pending(database) == [5]
 
@@ -276,12 +274,12 @@ def test_what_dagster_shows(database: str) -> None:
         alone = run_range(okna_sever(), tuesday, tuesday, ["calls"])
     assert result.success
     (row,) = [one for one in alone.get_asset_check_evaluations() if one.check_name == "no_failed_calls"]
-    assert (row.passed, row.description) == (False, "0 failed, 1 rows cannot be read")
+    assert (row.passed, row.description) == (False, "0 failed; rows that cannot be read: 1")
     checks = {one.check_name: one for one in result.get_asset_check_evaluations()}
     red = checks["no_failed_calls"]
     assert not red.passed
     assert red.severity == dg.AssetCheckSeverity.ERROR
-    assert red.description == "1 failed, 1 rows cannot be read"
+    assert red.description == "1 failed; rows that cannot be read: 1"
     assert "CALL_VOTE is not a whole number of at most 32 bits" in str(red.metadata["calls"].value)
     assert str(red.metadata["rows"].value) == "- call without a readable ID: ID is not a whole number"
     counts = checks[COUNTS]
