@@ -1,12 +1,12 @@
-"""The command: `python -m bench.run [store] [bitrix24] …`; without a part, all of them."""
+"""The command: `python -m bench.run [store] [bitrix24] [speech] …`; without a part, all of them."""
 
 from __future__ import annotations
 
 import click
 
-from bench import bitrix24, report, store
+from bench import bitrix24, report, speech, store
 
-PARTS = ("store", "bitrix24")
+PARTS = ("store", "bitrix24", "speech")
 
 
 @click.command()
@@ -25,6 +25,7 @@ PARTS = ("store", "bitrix24")
 @click.option(
     "--chunk", "chunks", type=int, multiple=True, help="store: calls a write; 500, 2,500 and 10,000 by default."
 )
+@click.option("--time-scale", default=0.1, show_default=True, help="speech: by what all times are multiplied.")
 def main(
     parts: tuple[str, ...],
     large: bool,  # noqa: FBT001 -- click passes flags by position
@@ -37,14 +38,16 @@ def main(
     rows: int,
     repetitions: int,
     chunks: tuple[int, ...],
+    time_scale: float,
 ) -> None:
     """Measure, print tables of ratios, and write them with machine and date to bench/results/."""
     for part in parts or PARTS:
+        facts = report.machine({})
         if part == "store":
-            facts = report.machine({})
             sections, versions = store.measure(rows, repetitions, chunks or (500, 2500, 10_000))
+        elif part == "speech":
+            sections, versions = speech.measure(speech.Scale(time_scale=time_scale))
         else:
-            facts = report.machine({})
             scale = bitrix24.Scale(
                 sizes=sizes or ((20_000, 130_000, 200_000, 500_000) if large else (20_000, 130_000, 200_000)),
                 latency_ms=latency_ms,
