@@ -1,4 +1,4 @@
-"""The command: `python -m bench.run [store] [bitrix24] [archive] …`; without a part, all of them."""
+"""The command: `python -m bench.run [store] [bitrix24] [archive] [speech] …`; without a part, all of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from bench import archive, bitrix24, report, store
+from bench import archive, bitrix24, report, speech, store
 from bench.bitrix24.calls import Window
 
-PARTS = ("store", "bitrix24", "archive")
+PARTS = ("store", "bitrix24", "archive", "speech")
 CHUNKS = (500, 2500, 10_000)
 RECORDINGS_MB = (1, 500)
 
@@ -28,6 +28,7 @@ RECORDINGS_MB = (1, 500)
 @click.option("--rows", default=200_000, show_default=True, help="store: calls to write.")
 @click.option("--repetitions", default=3, show_default=True, help="store, archive: how often all is repeated.")
 @click.option("--chunk", "chunks", type=int, multiple=True, help="store: calls a write.")
+@click.option("--time-scale", default=0.1, show_default=True, help="speech: by what all times are multiplied.")
 @click.option("--no-file", is_flag=True, help="Print, and write nothing to bench/results/.")
 def main(
     parts: tuple[str, ...],
@@ -42,6 +43,7 @@ def main(
     rows: int,
     repetitions: int,
     chunks: tuple[int, ...],
+    time_scale: float,
     no_file: bool,  # noqa: FBT001 -- click passes flags by position
 ) -> None:
     """Measure, print tables of ratios, and write them with machine and date to bench/results/."""
@@ -51,6 +53,8 @@ def main(
             sections, versions = store.measure(rows, repetitions, chunks or (CHUNKS if large else CHUNKS[1:2]))
         elif part == "archive":
             sections, versions = archive.measure(RECORDINGS_MB, repetitions)
+        elif part == "speech":
+            sections, versions = speech.measure(speech.Scale(time_scale=time_scale))
         else:
             scale = bitrix24.LARGE if large else bitrix24.Scale()
             given: dict[str, Any] = {
