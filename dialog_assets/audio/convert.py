@@ -6,6 +6,8 @@ original; what is made here is for one upload.
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import av
@@ -28,6 +30,7 @@ _COPIED: dict[str, tuple[Encoding, str]] = {
 }
 """Codec → the recogniser's name for it, and FFmpeg's name of the format without a container around it."""
 
+_DISK = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 _AS_IS = {("mp3", "mp3"), ("aac", "aac")}
 
 
@@ -35,7 +38,8 @@ def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
     """Give the recording in a form that a recogniser takes, writing `target` only if it has to differ. It blocks.
 
     MP3 and ADTS files go as they are; a known codec in another container is copied out of it without loss; anything else
-    (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM. Raises AudioError `damaged`.
+    (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM. Raises AudioError; OSError where
+    the target cannot be written.
     """
     copied = _COPIED.get(found.codec) if found.sample_rate in SAMPLE_RATES and found.channels <= 2 else None
     if copied and (found.container, found.codec) in _AS_IS:
@@ -49,6 +53,8 @@ def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
         _transcode(path, target, rate, channels)
         return Prepared(target, "pcm_s16le", rate, channels)
     except FFmpegError as error:
+        if error.errno in _DISK:
+            raise OSError(error.errno, os.strerror(error.errno)) from None
         raise refusal(error, "damaged") from None
 
 

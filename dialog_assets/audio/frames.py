@@ -39,8 +39,8 @@ _BAND = slice(7, 113)  # bins of 31.25 Hz
 _HANN = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
 _SCALE = np.float32(2 / (WINDOW * float((_HANN**2).sum())))
 
-ABOVE_NOISE_DB = 8.0
-STILL_ABOVE_NOISE_DB = 5.0
+ABOVE_NOISE_DB = 6.0
+STILL_ABOVE_NOISE_DB = 3.0
 """Around a frame that stands out: the weak ends of words."""
 AUDIBLE_DBFS = -70.0
 BELOW_LOUDEST_DB = 45.0
@@ -77,7 +77,7 @@ LEAK_BLOCKS = 6
 LEAK_CORRELATION = 0.1
 LEAK_MARGIN_DB = 6.0
 
-PAUSE_FRAMES = {1: round(0.35 / FRAME_S), 2: round(0.43 / FRAME_S)}
+PAUSE_FRAMES = {1: round(0.35 / FRAME_S), 2: round(0.45 / FRAME_S)}
 """By the number of channels: shorter pauses belong to the speech around them. With two speakers on one channel the pauses
 between them do not, and are hardly longer."""
 SYLLABLE_FRAMES = 8
@@ -319,7 +319,8 @@ class Common:
             return None
         peak, _ = alone.peak
         _, late = even.peak
-        return Leak(float(20 * np.log10(peak / alone.powers[source])), round((late if source == 0 else -late) / HOP))
+        whole = peak / (1 - abs(late) / BLOCK)  # what is late by so much falls out of its block
+        return Leak(float(20 * np.log10(whole / alone.powers[source])), round((late if source == 0 else -late) / HOP))
 
 
 def _shared(spectra: npt.NDArray[np.complex64], chosen: Flags) -> Shared:

@@ -134,7 +134,7 @@ class _Hearing:
         speech = [joined(np.concatenate(pieces), pause) for pieces in self._pieces]
         anyone = union(speech)
         sound, tone, speaking, speech_power, power, noise = self._sums
-        monologues = [_longest_monologue(speech, channel) for channel in range(len(speech))]
+        monologues = [longest_monologue(speech, channel) for channel in range(len(speech))]
         talk = self._common.talk
         leaks = [leak.decibels for leak in self._common.leaks if leak]
         return Measures(
@@ -169,7 +169,7 @@ class _Hearing:
         return round(min(1.0, float(frames) * HOP / max(1, self._samples)), 4)
 
 
-def _longest_monologue(speech: list[Spans], channel: int) -> int:
+def longest_monologue(speech: list[Spans], channel: int) -> int:
     """Frames of the channel's longest talking: its stretches, as long as neither a pause nor the other side parts them."""
     own = speech[channel]
     if not len(own):

@@ -6,6 +6,7 @@ more memory than allowed, leaves no core behind, and ends with the process that 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -77,6 +78,8 @@ def _answer(request: Request) -> Answer:
     except MemoryError:
         return Answer(refused=("too_large", "out of memory"))
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            return Answer(refused=("too_large", "its conversion"))
         return Answer(errno=error.errno or 0)
     except Exception as error:  # noqa: BLE001 -- a fault in what reads foreign bytes is this file's, not the run's
         last = traceback.extract_tb(error.__traceback__)[-1]

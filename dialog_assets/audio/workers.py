@@ -4,8 +4,9 @@ A crash, an endless loop or a bomb in a recording costs that recording and one w
 and the other recordings go on. Here: the processes, their limits, their end. Not here: what they do (worker, probe,
 convert), and how it is said (lines).
 
-Plain subprocesses of asyncio, not a pool of multiprocessing: there a dead process breaks the pool for all, a slow one
-cannot be ended alone, answers are pickles, and the fork servers outlive a killed run.
+Plain subprocesses, not a pool of multiprocessing: there a dead process breaks the pool for all, a slow one cannot be ended
+alone, answers are pickles, and the fork servers outlive a killed run. A thread for each waits for its answer; killing the
+process ends the wait, so cancelling is sure.
 """
 
 from __future__ import annotations
@@ -14,20 +15,24 @@ import asyncio
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, Popen
 from types import TracebackType
 from typing import Self
 
 from pydantic import ValidationError
 
-from dialog_assets.audio.errors import AudioError, WorkersUnavailable
+from dialog_assets.audio.errors import AudioError, Reason, WorkersUnavailable
 from dialog_assets.audio.lines import Answer, Request
 from dialog_assets.audio.values import AudioProbe, Prepared
 
 FILES_A_WORKER = 500
 """A worker is replaced after so many files: what libraries leak does not add up."""
+
+OUT_OF_MEMORY: tuple[Reason, str] = ("too_large", "out of memory")
+"""After this a worker is replaced too: little memory may be left in one piece."""
 
 _LONGEST_ANSWER = 1 << 20
 _MEGABYTE = 1 << 20
@@ -56,6 +61,7 @@ class Inspectors:
     def __init__(self, workers: int = 1, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._slots = asyncio.Semaphore(workers)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inspector")
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
 
@@ -65,7 +71,9 @@ class Inspectors:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*(self._end(worker) for worker in list(self._all)))
+        for worker in list(self._all):
+            self._end(worker)
+        self._threads.shutdown(wait=False)  # from here on it refuses work
 
     async def inspect(self, path: Path) -> AudioProbe:
         """`probe.probe(path)` in a worker.
@@ -90,19 +98,17 @@ class Inspectors:
         limit_s = self._limits.seconds + self._limits.seconds_per_megabyte * megabytes
         async with self._slots:
             worker = self._idle.pop() if self._idle else await self._start()
+            answer = None
             try:
                 async with asyncio.timeout(limit_s):
-                    answer = await worker.ask(request)
+                    answer = await self._in_thread(worker, request)
             except TimeoutError:
-                await self._end(worker)
                 raise AudioError("too_slow", f"more than {limit_s:.0f} s") from None
-            except BaseException:
-                await self._end(worker)
-                raise
-            if worker.served < FILES_A_WORKER and not (answer.refused and answer.refused[0] == "too_large"):
-                self._idle.append(worker)
-            else:
-                await self._end(worker)
+            finally:
+                if answer is None or worker.served >= FILES_A_WORKER or answer.refused == OUT_OF_MEMORY:
+                    self._end(worker)
+                else:
+                    self._idle.append(worker)
         if answer.refused is not None:
             raise AudioError(*answer.refused)
         if answer.errno is not None:
@@ -110,63 +116,68 @@ class Inspectors:
         return answer
 
     async def _start(self) -> _Worker:
-        worker = _Worker(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "dialog_assets.audio.worker"),
-                str(self._limits.memory_megabytes),
-                str(self._limits.file_megabytes),
-                stdin=PIPE,
-                stdout=PIPE,
-                limit=_LONGEST_ANSWER,
-                env=_environment(),
-                start_new_session=True,  # a Ctrl-C is the run's to handle
-            )
-        )
+        worker = _Worker(self._limits)
         self._all.add(worker)
         try:
-            await worker.wait_until_ready()
+            await asyncio.get_running_loop().run_in_executor(self._threads, worker.wait_until_ready)
         except BaseException:
-            await self._end(worker)
+            self._end(worker)
             raise
         return worker
 
-    async def _end(self, worker: _Worker) -> None:
+    async def _in_thread(self, worker: _Worker, request: Request) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, worker.ask, request)
+
+    def _end(self, worker: _Worker) -> None:
         self._all.discard(worker)
-        await worker.end()
+        worker.end()
 
 
 class _Worker:
-    def __init__(self, process: Process) -> None:
-        assert process.stdin and process.stdout  # noqa: S101 -- they are pipes
-        self._process = process
-        self._requests, self._answers = process.stdin, process.stdout
+    """One process. Its methods block."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._process = Popen(
+            [
+                *(sys.executable, "-P", "-m", "dialog_assets.audio.worker"),
+                str(limits.memory_megabytes),
+                str(limits.file_megabytes),
+            ],
+            stdin=PIPE,
+            stdout=PIPE,
+            env=_environment(),
+            start_new_session=True,  # a Ctrl-C is the run's to handle
+        )
+        assert self._process.stdin and self._process.stdout  # noqa: S101 -- they are pipes
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         self.served = 0
 
-    async def wait_until_ready(self) -> None:
-        if not await self._answers.readline():
+    def wait_until_ready(self) -> None:
+        """Raises WorkersUnavailable."""
+        if not self._answers.readline():
             raise WorkersUnavailable(
-                f"The process that reads recordings ended with code {await self._process.wait()} before it began; "
+                f"The process that reads recordings ended with code {self._process.wait()} before it began; "
                 "its error stands above: repair the installation."
             )
 
-    async def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Answer:
         """Raises AudioError if the worker dies of it."""
         self.served += 1
         try:
             self._requests.write(request.model_dump_json().encode() + b"\n")
-            await self._requests.drain()
-            line = await self._answers.readline()
+            self._requests.flush()
+            line = self._answers.readline(_LONGEST_ANSWER)
             if line:
                 return Answer.model_validate_json(line)
-        except (ConnectionError, ValidationError, ValueError) as error:
+        except (OSError, ValidationError) as error:
             raise AudioError("parser_crashed", type(error).__name__) from None
-        raise AudioError("parser_crashed", _ending(await self._process.wait()))
+        raise AudioError("parser_crashed", _ending(self._process.wait()))
 
-    async def end(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.communicate()
+    def end(self) -> None:
+        """At once, whatever it does. Who waits for its answer gets none."""
+        self._process.kill()
+        with self._process:  # closes the pipes and waits
+            pass
 
 
 def _ending(code: int) -> str:

@@ -93,6 +93,13 @@ def read(path: Path) -> Sound:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+@cache
+def made_clips() -> tuple[Sound, ...]:
+    """Thirty turns of made voices."""
+    chance = np.random.default_rng(12)
+    return tuple(voice(chance, float(chance.uniform(0.8, 5))) for _ in range(30))
+
+
 def voice(chance: np.random.Generator, seconds: float) -> Sound:
     """Syllables of a made voice: pulses through formants, hissing consonants, short gaps between words."""
     sound = np.zeros(round(seconds * RATE), np.float32)
@@ -125,12 +132,19 @@ def _syllable(chance: np.random.Generator, pitch: float, seconds: float) -> Soun
     return np.asarray(sound / loudest, dtype=np.float32)
 
 
+@cache
+def _noise_minute(slope: float) -> Sound:
+    count = 1 << 19
+    spectrum = np.fft.rfft(np.random.default_rng(11).normal(size=count))
+    spectrum *= np.maximum(np.fft.rfftfreq(count, 1 / RATE), 50) ** (slope / 2)
+    return at_level(np.fft.irfft(spectrum, count).astype(np.float32), 0)
+
+
 def noise(chance: np.random.Generator, seconds: float, dbfs: float, *, slope: float = 0.0) -> Sound:
     """Steady noise; `slope` 0 is white, -1 pink."""
-    count = round(seconds * RATE)
-    spectrum = np.fft.rfft(chance.normal(size=count))
-    spectrum *= np.maximum(np.fft.rfftfreq(count, 1 / RATE), 50) ** (slope / 2)
-    return at_level(np.fft.irfft(spectrum, count).astype(np.float32), dbfs)
+    minute = _noise_minute(slope)
+    first = int(chance.integers(len(minute)))
+    return np.resize(np.roll(minute, -first), round(seconds * RATE)) * np.float32(10 ** (dbfs / 20))
 
 
 def hum(seconds: float, dbfs: float) -> Sound:
@@ -181,11 +195,11 @@ def dialog(
     *,
     levels: tuple[float, float] = (-20, -20),
 ) -> tuple[Line, Line]:
-    """Two lines that take turns, now and then at once. Without `clips` the voices are made."""
+    """Two lines that take turns, now and then at once."""
     lines = (Line(seconds), Line(seconds))
     now, side = chance.uniform(0.3, 1.5), int(chance.integers(2))
     while True:
-        clip = clips[int(chance.integers(len(clips)))] if clips else voice(chance, chance.uniform(0.8, 6))
+        clip = clips[int(chance.integers(len(clips)))]
         end = now + len(clip) / RATE
         if end > seconds - 0.2:
             return lines

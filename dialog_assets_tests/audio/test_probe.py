@@ -20,6 +20,8 @@ from dialog_assets_tests.audio.files import SHARED, write_audio
 VENDOR_FILES = sorted(ffprobe_values.shared_files().values())
 CUT = {"mp3_truncated.mp3", "wav_truncated.wav"}
 LONG = {"mp3_one_hour.mp3"}
+VARYING = "vendor_id"
+"""An empty one is a tag to some versions of FFmpeg."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def differences(path: Path, found: Header | AudioProbe, told: dict[str, Any], ve
         "bit_rate": found.bit_rate == told["bit_rate"] or (isinstance(found, AudioProbe) and told["bit_rate"] == 0),
         "duration_s": any(abs(length - told["duration_s"]) < 2e-6 for length in lengths),
         "bytes": found.bytes == told["bytes"],
-        "tags": found.tags == {name: text for name, text in told["tags"].items() if name != "vendor_id"},
+        "tags": {**found.tags, VARYING: ""} == {**told["tags"], VARYING: ""},
     }
     return {
         name: (getattr(found, name, found.stated_duration_s), told[name]) for name, equal in same.items() if not equal
