@@ -128,7 +128,8 @@ def test_any_night_goes_on(database: str) -> None:
         for place, field, new in changes:
             row = served[place][0]
             name = sorted(row)[field % len(row)]
-            if name != "ID" or id_of({"ID": new}) is None:
+            # The stand-in finds deals by an index of their owners, which does not see a row that is changed in place.
+            if name != "CONTACT_ID" and (name != "ID" or id_of({"ID": new}) is None):
                 row[name] = new
         run_step(database, "calls", step.read_calls, *DAYS)
         run_step(database, "users", read_users, *DAYS)
