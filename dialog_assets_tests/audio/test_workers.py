@@ -17,10 +17,10 @@ import pytest
 
 from dialog_assets.audio import workers
 from dialog_assets.audio.convert import prepare
-from dialog_assets.audio.errors import AudioError
+from dialog_assets.audio.errors import AudioError, WorkersUnavailable
 from dialog_assets.audio.lines import Answer
 from dialog_assets.audio.probe import probe
-from dialog_assets.audio.workers import Inspectors, Limits, WorkersUnavailable
+from dialog_assets.audio.workers import Inspectors, Limits
 from dialog_assets_tests.audio import odd_files
 from dialog_assets_tests.audio.files import write_audio
 
@@ -268,10 +268,10 @@ def hostile(folder: Path) -> list[Path]:
         rate = 48000 if codec == "libopus" else 16000
         originals.append(write_audio(folder / f"original.{suffix}", [0.5], 1.0, codec=codec, rate=rate).read_bytes())
     for number in range(60):
-        data = bytearray(originals[number % len(originals)])
+        fuzzed = bytearray(originals[number % len(originals)])
         for _ in range(chance.choice((3, 30, 300))):
-            data[chance.randrange(min(len(data), chance.choice((100, 2000, len(data)))))] = chance.randrange(256)
-        files[f"fuzzed_{number}"] = bytes(data)
+            fuzzed[chance.randrange(min(len(fuzzed), chance.choice((100, 2000, len(fuzzed)))))] = chance.randrange(256)
+        files[f"fuzzed_{number}"] = bytes(fuzzed)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return sorted(folder.iterdir())
