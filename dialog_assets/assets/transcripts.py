@@ -20,6 +20,7 @@ from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purc
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
 from dialog_assets.assets.temporary import work_folder
+from dialog_assets.audio.values import Prepared, taken_as_it_is
 from dialog_assets.audio.workers import Inspectors
 from dialog_assets.dialogs import turns_key
 from dialog_assets.portals import Portal
@@ -307,10 +308,16 @@ class Recognition:
         """The archived recording in a form that the recogniser takes: file, name in the recogniser's storage, description."""
         path = folder / "recording"
         await self._desk.archive.get(self._audio["s3_key"], path)
-        found = await self._desk.inspectors.inspect(path)
-        prepared = await self._desk.inspectors.prepare(path, found, folder / "prepared")
-        name = f"{self._portal}-{found.sha256}-{prepared.encoding}"
-        described = AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, found.duration_s)
+        audio = self._audio
+        encoding = taken_as_it_is(audio["container"], audio["codec"], audio["sample_rate"], audio["channels"])
+        if encoding:
+            # What most recordings are: decoded once, on their way to the archive, and not again here.
+            prepared = Prepared(path, encoding, audio["sample_rate"], audio["channels"])
+        else:
+            found = await self._desk.inspectors.inspect(path)
+            prepared = await self._desk.inspectors.prepare(path, found, folder / "prepared")
+        name = f"{self._portal}-{audio['sha256']}-{prepared.encoding}"
+        described = AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, float(audio["duration_s"]))
         return prepared.path, name, described
 
     def _goes_at_once(self, path: Path, described: AudioFormat) -> bool:

@@ -14,11 +14,10 @@ import av
 from av.error import FFmpegError
 
 from dialog_assets.audio.probe import open_recording, refusal
-from dialog_assets.audio.values import AudioProbe, Encoding, Prepared
+from dialog_assets.audio.values import SAMPLE_RATES, AudioProbe, Encoding, Prepared, taken_as_it_is
 
 __all__ = ["Encoding", "Prepared", "prepare"]
 
-SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000})
 TRANSCODED_RATE = 16000
 
 _COPIED: dict[str, tuple[Encoding, str]] = {
@@ -31,7 +30,6 @@ _COPIED: dict[str, tuple[Encoding, str]] = {
 """Codec → the recogniser's name for it, and FFmpeg's name of the format without a container around it."""
 
 _DISK = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
-_AS_IS = {("mp3", "mp3"), ("aac", "aac")}
 
 
 def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
@@ -41,9 +39,10 @@ def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
     (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM. Raises AudioError; OSError where
     the target cannot be written.
     """
+    as_it_is = taken_as_it_is(found.container, found.codec, found.sample_rate, found.channels)
+    if as_it_is:
+        return Prepared(path, as_it_is, found.sample_rate, found.channels)
     copied = _COPIED.get(found.codec) if found.sample_rate in SAMPLE_RATES and found.channels <= 2 else None
-    if copied and (found.container, found.codec) in _AS_IS:
-        return Prepared(path, copied[0], found.sample_rate, found.channels)
     try:
         if copied:
             _copy(path, target, copied[1])

@@ -18,6 +18,16 @@ SILENCE_DBFS = -50.0
 
 Encoding = Literal["mp3", "pcm_s16le", "pcm_alaw", "pcm_mulaw", "aac_adts"]
 
+SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000})
+"""What a recogniser takes, Hz (facts/voicekit.md 1.4)."""
+
+_AS_IS: dict[tuple[str, str], Encoding] = {("mp3", "mp3"): "mp3", ("aac", "aac"): "aac_adts"}
+
+
+def taken_as_it_is(container: str, codec: str, sample_rate: int, channels: int) -> Encoding | None:
+    """How a recogniser is told of a file that it takes without a change; None for one that has to be converted."""
+    return _AS_IS.get((container, codec)) if sample_rate in SAMPLE_RATES and channels <= 2 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
