@@ -17,6 +17,7 @@ from cryptography.fernet import Fernet
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.oauth import Application, OAuth
+from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource, PostgresVault
 from dialog_assets.resources.environment import MissingCredential
@@ -68,7 +69,10 @@ def read_much(environment: dict[str, str], portal: Portal, begin: Any, told: Any
         pages = reading.calls(client, START, START + timedelta(days=40))
         return sorted([int(row["ID"]) async for page in pages for row in page])
 
-    told.put(asyncio.run(go()))
+    try:
+        told.put(asyncio.run(go()))
+    except DialogAssetsError as error:
+        told.put(repr(error))
 
 
 def test_four_processes_read_one_portal_under_one_bucket_with_one_token(database: str, portals: list[Portal]) -> None:

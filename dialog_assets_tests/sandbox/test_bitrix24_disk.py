@@ -182,7 +182,7 @@ def test_reset(disk: Disk) -> None:
 
 
 def test_truncated(disk: Disk) -> None:
-    """Half of the promised bytes arrive, then the connection ends; a range then brings the rest."""
+    """Half of the promised bytes arrive, then the connection ends; a range then brings the rest. The books tell what left."""
     disk.fault("truncated")
     got = b""
     with (
@@ -193,7 +193,23 @@ def test_truncated(disk: Disk) -> None:
         for chunk in response.iter_bytes():
             got += chunk
     assert got == CONTENT[:128000]
+    assert disk.site.books.as_dict()["bitrix24"]["items"]["bytes"] == {"501": 128000}
     assert got + disk.download(Range="bytes=128000-").content == CONTENT
+    items = disk.site.books.as_dict()["bitrix24"]["items"]
+    assert (items["bytes"], items["fault"]) == ({"501": 256000}, {"truncated": 1})
+
+
+@pytest.mark.parametrize(("kind", "arrived"), [("truncated", 128000), ("reset", 0)])
+def test_faults_under_slow_headers(disk: Disk, kind: str, arrived: int) -> None:
+    """An answer may be slow and then fail in its own way."""
+    url = str(disk.file()["DOWNLOAD_URL"])
+    slow = {"service": "bitrix24", "kind": "slow_headers", "match": "download", "times": 1, "value": 0.01}
+    disk.site.faults.set([slow, {"service": "bitrix24", "kind": kind, "match": "download", "times": 1}])
+    got = b""
+    with pytest.raises(httpx2.TransportError), disk.client.stream("GET", url, headers=BROWSER) as response:
+        for chunk in response.iter_bytes():
+            got += chunk
+    assert len(got) == arrived
 
 
 def test_wrong_type_slow_and_redirect(disk: Disk) -> None:
