@@ -140,7 +140,7 @@ def test_calls_reach_the_table_while_the_next_ones_are_read(database: str) -> No
     site.server.app = held  # type: ignore[assignment]
     with site_served(site):
         run_step(database, "calls", read_calls, *(date(2026, 3, day) for day in range(1, 6)))
-    assert held.requests == 4
+    assert len(held.seen) >= 2
     assert min(held.seen) >= 2500
     assert len(calls_of(database)) == 5200
 
