@@ -1,6 +1,7 @@
 """Asset `calls`: the portal's call statistics of the days."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from dialog_assets.assets.unreadable import Rows, detail_of
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
 from dialog_assets.bitrix24.credentials import origin_of
-from dialog_assets.bitrix24.errors import RowError
+from dialog_assets.bitrix24.errors import Bitrix24Error, RowError
 from dialog_assets.bitrix24.rows import CallRow, call_row, readable_part
 from dialog_assets.bitrix24.wire import id_of
 from dialog_assets.errors import DialogAssetsError
@@ -28,6 +29,8 @@ from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import call_steps, unreadable_rows
 from dialog_assets.store import calls as table
 from dialog_assets.store.unreadable_rows import UnreadableRow
+
+log = logging.getLogger("dialog_assets")
 
 LINKS = ("CALL_RECORD_URL", "CALL_LOG")
 
@@ -122,7 +125,13 @@ async def read_calls(run: StepRun, bitrix24: Bitrix24Resource) -> None:
         await _read(run, client, found)
         short = [day for day in run.days if found.read[day] < (counted[day] or 0)]
         if short:
-            counted |= {day: _least(counted[day], again) for day, again in (await _count(run, client, short)).items()}
+            try:
+                counted |= {
+                    day: _least(counted[day], again) for day, again in (await _count(run, client, short)).items()
+                }
+            except Bitrix24Error as error:
+                # The calls are read and stored: a comparison that cannot be repeated is no reason to stop the night.
+                log.warning("%s/calls: days that came short cannot be counted again: %s", portal, error)
     async with run.pool.connection() as connection:
         await unreadable_rows.forget(connection, portal, "call", found.mended)
         await unreadable_rows.all_read(connection, portal, run.first, run.last, found.keys)

@@ -148,7 +148,7 @@ def _stream(audio: Mapping[str, Any]) -> str:
 
 def _marks(audio: Mapping[str, Any]) -> Collection[str]:
     """What the measurements of a recording found; nothing of one that was not measured."""
-    return audio.get("marks") or ()
+    return audio["marks"] or ()
 
 
 async def channels_check(portal: Portal, connection: Connection, first: date, last: date) -> dg.AssetCheckResult:

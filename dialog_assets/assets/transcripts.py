@@ -19,7 +19,7 @@ from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purchase, Way
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
-from dialog_assets.assets.temporary import work_folder
+from dialog_assets.assets.temporary import room_in, work_folder
 from dialog_assets.audio.values import Prepared, taken_as_it_is
 from dialog_assets.audio.workers import Inspectors
 from dialog_assets.dialogs import turns_key
@@ -286,10 +286,12 @@ class Recognition:
 
     async def _new(self) -> Outcome:
         """Buy the recognition, at once where that is wanted and possible, and wait for it."""
-        folder = tempfile.TemporaryDirectory(dir=self._desk.folder)
+        with room_in(self._desk.folder):
+            folder = tempfile.TemporaryDirectory(dir=self._desk.folder)
         with folder:
             async with self._desk.preparing:
-                path, name, described = await self._prepare(Path(folder.name))
+                with room_in(self._desk.folder):
+                    path, name, described = await self._prepare(Path(folder.name))
             if self._goes_at_once(path, described):
                 outcome = await self._at_once(path, described)
                 if outcome is not None:

@@ -123,19 +123,27 @@ async def _by_range(client: Bitrix24Client, window: _Window, ranges: Ranges, at_
 
     async with aclosing(streamed(next_job, at_once=at_once)) as results:
         async for asked, answers in results:
-            page = _noted(window, ranges, asked, answers)
+            page, failure = _noted(window, ranges, asked, answers)
             answers.clear()
             if page:
                 yield page
+            if failure is not None:
+                raise failure
             del page
 
 
-def _noted(window: _Window, ranges: Ranges, asked: list[IdRange], answers: list[Answer]) -> Rows:
+def _noted(
+    window: _Window, ranges: Ranges, asked: list[IdRange], answers: list[Answer]
+) -> tuple[Rows, NotHonouredError | None]:
+    """The rows of the answers up to the first one that is no page of its range: these count as read, so they are given."""
     found: Rows = []
     for one, answer in zip(asked, answers, strict=True):
         rows = window.rows(answer)
-        found += rows[: ranges.note(one, [id_of(row) for row in rows])]
-    return found
+        try:
+            found += rows[: ranges.note(one, [id_of(row) for row in rows])]
+        except NotHonouredError as failure:
+            return found, failure
+    return found, None
 
 
 async def _by_offset(client: Bitrix24Client, window: _Window, read: Ranges) -> AsyncGenerator[Rows]:

@@ -134,7 +134,7 @@ async def built_otherwise(
             AND s.state IN ('done', 'skipped') AND s.input_key IS NOT NULL
         WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
             AND t.dialog_rules IS DISTINCT FROM
-                CASE WHEN to_jsonb(a) -> 'marks' ? 'dual_mono' THEN %(dual_mono)s ELSE '' END
+                CASE WHEN 'dual_mono' = ANY(a.marks) THEN %(dual_mono)s ELSE '' END
                 || coalesce(%(by_line)s::jsonb ->> c.line, %(rules)s)
             AND (c.day, c.call_id) > (%(after_day)s::date, %(after_call)s)
         ORDER BY c.day, c.call_id LIMIT %(limit)s

@@ -133,10 +133,10 @@ class HeldBack:
 
 
 def test_calls_reach_the_table_while_the_next_ones_are_read(database: str) -> None:
-    """The portal holds the third and later answers back until the first ones' calls can be seen in Postgres."""
+    """The portal holds the fourth and later answers back until the first ones' calls can be seen in Postgres."""
     crowd = crowd_portal(5200, contacts=10, recordings=0, days=2, first=MIDNIGHT, portal="demo")
     site = make_site(replace(crowd, webhook_secret="s3cret"))
-    held = HeldBack(site.server.app, database, first=2, rows=2500)
+    held = HeldBack(site.server.app, database, first=3, rows=2500)
     site.server.app = held  # type: ignore[assignment]
     with site_served(site):
         run_step(database, "calls", read_calls, *(date(2026, 3, day) for day in range(1, 6)))

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,7 +37,12 @@ def endless(path: Path) -> Path:
 
 
 def children() -> set[psutil.Process]:
-    return {child for child in psutil.Process().children() if "dialog_assets.audio.worker" in child.cmdline()}
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # one that has just ended
+            if "dialog_assets.audio.worker" in child.cmdline():
+                found.add(child)
+    return found
 
 
 async def busy_child() -> psutil.Process:
