@@ -64,7 +64,7 @@ def _in_use(folder: Path) -> bool:
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(blocking=False)
-    except Timeout:
+    except (Timeout, FileNotFoundError):  # held, or just removed by its owner
         return True
     lock.release()
     return False

@@ -70,12 +70,10 @@ async def submit(sandbox: Sandbox, data: bytes) -> lr.Operation:
 
 
 def test_everything_is_up(tmp_path: Path) -> None:
-    """Within seconds each service answers at the address and with the credentials of the environment."""
+    """Each service answers at the address and with the credentials of the environment."""
 
     async def run() -> None:
-        started = time.monotonic()
         async with Sandbox(world=small_world(tmp_path)) as sandbox:
-            assert time.monotonic() - started < 8
             environment = sandbox.environment
             assert set(environment) == {
                 "P_WEBHOOK",
