@@ -42,8 +42,9 @@ def work_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        lock.release()
-        shutil.rmtree(folder, ignore_errors=True)  # what is left by it is swept at the next start
+        with FileLock(root / _LOCK):  # nobody sweeps what is being removed
+            lock.release()
+            shutil.rmtree(folder, ignore_errors=True)  # what is left by it is swept at the next start
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def _in_use(folder: Path) -> bool:
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(blocking=False)
-    except (Timeout, FileNotFoundError):  # held, or just removed by its owner
+    except Timeout:
         return True
     lock.release()
     return False
