@@ -70,6 +70,11 @@ def _rebuild(kind: type[Bitrix24Error], state: dict[str, Any]) -> Bitrix24Error:
 class Bitrix24AccessError(Bitrix24Error):
     """The credential, its rights, the plan or the portal itself: nothing of this step can work until a person acts."""
 
+    @property
+    def of_method(self) -> bool:
+        """Whether the credential is good and only may not call this method, so that others may do."""
+        return self.code == "" or self.code.upper() in _METHOD_CODES
+
 
 class Bitrix24LimitError(Bitrix24Error):
     """A limit of the portal, still exceeded after the retries."""
@@ -141,6 +146,17 @@ class RecordingUnavailableError(Bitrix24Error):
             description=f"{text} ({description})" if description else text,
         )
 
+
+_METHOD_CODES = {
+    "ACCESS_DENIED",
+    "ALLOWED_ONLY_INTRANET_USER",
+    "ERROR_METHOD_NOT_FOUND",
+    "INSUFFICIENT_SCOPE",
+    "METHOD_CONFIRM_DENIED",
+    "METHOD_CONFIRM_WAITING",
+    "USER_ACCESS_ERROR",
+    "WRONG_AUTH_TYPE",
+}
 
 Kind = type[Bitrix24AccessError | Bitrix24LimitError | Bitrix24UnavailableError | Bitrix24RequestError]
 

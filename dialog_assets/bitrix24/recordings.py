@@ -31,6 +31,8 @@ from dialog_assets.bitrix24.wire import id_of, rows_of
 Found = Place | Bitrix24Error
 """Where a recording is, or why this way does not lead to it."""
 
+_WAYS: Sequence[Way] = ("disk", "activity", "provider")
+
 _CLOSED = ("gone", "refused")
 """Reasons after which another way may still lead to the recording."""
 
@@ -75,15 +77,16 @@ class Recordings:
     async def locate(self, wanted: Iterable[Wanted]) -> dict[int, Found]:
         """The first open way for each call, by call id: fifty calls cost one request, and one more for each further way.
 
-        Raises Bitrix24AccessError when the credential may not use a way's method at all and no other way is open.
+        A failure of the asking itself is each call's. Raises Bitrix24AccessError when the credential is refused, or may not
+        use the method of the only way that the portal's settings leave.
         """
         calls = {one.call_id: one for one in wanted}
         found: dict[int, Found] = {}
-        for way in ("disk", "activity", "provider"):
+        for way in _WAYS:
             left = [one for one in calls.values() if _is_open(found.get(one.call_id))]
             for call_id, place in (await self._along(way, left)).items():
-                # The first way's reason tells most; a later way's success tells all.
-                if isinstance(place, Place) or call_id not in found:
+                # The first way's reason tells most; a later way's success tells all, and what may pass leaves hope.
+                if call_id not in found or isinstance(place, Place) or place.retryable:
                     found[call_id] = place
         return {call_id: found.get(call_id) or _no_way(calls[call_id]) for call_id in calls}
 
@@ -96,11 +99,12 @@ class Recordings:
         if isinstance(found, Bitrix24Error):
             raise found
         begin = target.tell()
-        ways: Sequence[Way] = ("disk", "activity", "provider")
         first: RecordingUnavailableError | None = None
-        for way in ways[ways.index(found.way) :]:
+        for way in _WAYS[_WAYS.index(found.way) :]:
             place = found if way == found.way else await self._one(wanted, way)
             if not isinstance(place, Place):
+                if place is not None and place.retryable:
+                    raise place
                 continue
             try:
                 return Fetched(way, await self._download(wanted, place, target))
@@ -135,29 +139,34 @@ class Recordings:
     async def _along(self, way: Way, wanted: Sequence[Wanted]) -> dict[int, Found]:
         """What `way` says of the calls for which it is open."""
         if way == "disk":
-            return await self._on_disk([one for one in wanted if one.file_id is not None])
-        if way == "activity" and self._client.is_application:
-            # A webhook gets links without a token, which lead nowhere.
-            return await self._in_activities([one for one in wanted if one.activity_id is not None])
-        if way == "provider" and self._outside:
-            return await self._at_provider(wanted)
-        return {}
+            ask, some = self._on_disk, [one for one in wanted if one.file_id is not None]
+        elif way == "activity":
+            ask, some = self._in_activities, [one for one in wanted if one.activity_id is not None]
+        else:
+            ask, some = self._at_provider, list(wanted)
+        if not some or not self._is_allowed(way):
+            return {}
+        try:
+            return await ask(some)
+        except Bitrix24AccessError as error:
+            if not error.of_method or sum(map(self._is_allowed, _WAYS)) == 1:
+                raise
+            return {
+                one.call_id: RecordingUnavailableError("refused", f"of call {one.call_id}", description=error.code)
+                for one in some
+            }
+        except Bitrix24Error as error:
+            return {one.call_id: error for one in some}
+
+    def _is_allowed(self, way: Way) -> bool:
+        """Whether the portal's settings leave this way. A webhook gets activities' links without a token: they lead nowhere."""
+        return {"disk": True, "activity": self._client.is_application, "provider": bool(self._outside)}[way]
 
     async def _on_disk(self, wanted: Sequence[Wanted]) -> dict[int, Found]:
-        commands = {str(one.call_id): ("disk.file.get", {"id": one.file_id}) for one in wanted}
-        outcomes = await self._client.batch(commands) if commands else {}
-        closed = self._outside or self._client.is_application
-        found: dict[int, Found] = {}
-        for one in wanted:
-            try:
-                found[one.call_id] = _disk_place(one.file_id or 0, outcomes[str(one.call_id)])
-            except Bitrix24AccessError as error:
-                if not closed:
-                    raise
-                found[one.call_id] = RecordingUnavailableError(
-                    "refused", f"{one.file_id} of the Disk", description=error.code
-                )
-        return found
+        outcomes = await self._client.batch(
+            {str(one.call_id): ("disk.file.get", {"id": one.file_id}) for one in wanted}
+        )
+        return {one.call_id: _disk_place(one.file_id or 0, outcomes[str(one.call_id)]) for one in wanted}
 
     async def _in_activities(self, wanted: Sequence[Wanted]) -> dict[int, Found]:
         method = "crm.activity.list"
