@@ -110,6 +110,7 @@ class Purchase:
                     "day": self._day,
                     "call_id": self._call_id,
                     "rub_rate": Decimal(1),
+                    "audio_seconds": self._bill["audio_seconds"],
                 },
             )
             return {**asked, "asked_at": datetime.now(UTC)}

@@ -180,8 +180,6 @@ async def _take_stock(desk: Desk) -> None:
         unheard = await ledger.unheard(connection, portal, "transcripts")
 
     async def look(row: Row) -> None:
-        async with desk.run.pool.connection() as connection:
-            audio = await audio_files.get(connection, portal, row["call_id"])
         recogniser, _, input_key = row["request_key"].split("/", 2)
         purchase = Purchase(
             desk.run,
@@ -191,7 +189,8 @@ async def _take_stock(desk: Desk) -> None:
             call_id=row["call_id"],
             day=row["day"],
             input_key=input_key,
-            duration_s=audio["duration_s"],
+            # Of the recording that was submitted: by now another may be in its place.
+            duration_s=row["audio_seconds"],
         )
         async with desk.preparing:
             try:

@@ -30,17 +30,18 @@ async def ask(connection: Connection, portal: str, request_key: str, row: Row) -
     """Write down the intent to ask; returns id and attempts of the row, which together name this try.
 
     `row` has vendor, model, step, day, rub_rate and, as far as they apply, call_id, entity_type, entity_id, prompt,
-    prompt_version. A row of the same key that is not settled is used again, one attempt more.
+    prompt_version, audio_seconds. A row of the same key that is not settled is used again, one attempt more.
     """
     cursor = await connection.execute(
         """
         INSERT INTO ledger (portal, request_key, state, vendor, model, step, day, call_id, entity_type, entity_id,
-            prompt, prompt_version, rub_rate)
+            prompt, prompt_version, rub_rate, audio_seconds)
         VALUES (%(portal)s, %(request_key)s, 'asked', %(vendor)s, %(model)s, %(step)s, %(day)s, %(call_id)s, %(entity_type)s,
-            %(entity_id)s, %(prompt)s, %(prompt_version)s, %(rub_rate)s)
+            %(entity_id)s, %(prompt)s, %(prompt_version)s, %(rub_rate)s, %(audio_seconds)s)
         ON CONFLICT (portal, request_key) WHERE state <> 'settled'
         DO UPDATE SET state = 'asked', attempts = ledger.attempts + 1, asked_at = now(), failure = NULL,
-            vendor_request_id = NULL, model = excluded.model, rub_rate = excluded.rub_rate
+            vendor_request_id = NULL, model = excluded.model, rub_rate = excluded.rub_rate,
+            audio_seconds = excluded.audio_seconds
         RETURNING id, attempts
         """,
         {
@@ -49,6 +50,7 @@ async def ask(connection: Connection, portal: str, request_key: str, row: Row) -
             "entity_id": None,
             "prompt": None,
             "prompt_version": None,
+            "audio_seconds": None,
             **row,
             "portal": portal,
             "request_key": request_key,

@@ -637,6 +637,27 @@ def test_a_replaced_recording_is_a_new_purchase(database: str, portals: list[Por
     night(database, portals, recording, story)
 
 
+def test_a_recording_replaced_before_its_purchase_was_heard_of(
+    database: str, portals: list[Portal], recording: Path
+) -> None:
+    """The bill of a submission that a killed run left behind is that of what it submitted, not of what is archived now."""
+
+    async def story(night: Night) -> None:
+        night.account.submit_breaks = [(True, Killed())]
+        await night.killed()
+        await put_step(night.pool, 1, "audio_files", "done", output_key="other")
+        async with night.pool.connection() as connection:
+            await connection.execute("UPDATE audio_files SET sha256 = 'other', duration_s = 600")
+        await night.run()
+        rows = await all_rows(night.pool, "SELECT request_key, audio_seconds, cost_rub FROM ledger ORDER BY id")
+        assert [tuple(row.values()) for row in rows] == [
+            ("fake/1/sha1", Decimal("61.2"), PRICE),
+            ("fake/1/other", Decimal(600), Decimal("1.8")),
+        ]
+
+    night(database, portals, recording, story)
+
+
 def test_a_killed_run_of_many_calls(database: str, portals: list[Portal], recording: Path) -> None:
     """Wherever the run of several calls is cut, again and again, each recording is submitted once in all."""
 
