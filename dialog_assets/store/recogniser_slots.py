@@ -180,8 +180,11 @@ class Slots:
                 return False
             if await self._looked_after_another():
                 continue
-            async for _ in listening.notifies(timeout=min(left, self._look_s), stop_after=1):
-                pass
+            try:
+                async for _ in listening.notifies(timeout=min(left, self._look_s), stop_after=1):
+                    pass
+            except psycopg.OperationalError:
+                listening = await self._listen()
         return True
 
     async def _listen(self) -> AsyncConnection[Any]:

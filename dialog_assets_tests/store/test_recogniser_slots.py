@@ -271,19 +271,23 @@ def test_time_ends_what_nobody_comes_back_for(database: str, state: str, minutes
 
 
 def test_a_lost_listening_connection_is_replaced(database: str) -> None:
-    """In a long pause the network may cut it: the next wait opens another one."""
+    """The network may cut it, in a long pause and while it listens: another one is opened."""
+
+    async def cut(pool: Pool) -> None:
+        async with pool.connection() as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE (query LIKE 'LISTEN%' OR query = 'SELECT 1') AND datname = current_database()"
+            )
 
     async def work(pool: Pool) -> None:
         async with slots(pool, "a", 1, look_s=LONG) as a, slots(pool, "b", 1) as b:
             assert await b.take("k", later())
             assert not await a.take("k", soon())
-            async with pool.connection() as connection:
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
-                )
+            await cut(pool)
             waiting = asyncio.create_task(a.take("k", later()))
             await rows(pool, 2)
+            await cut(pool)
             await free(pool, b, "k")
             assert await waiting
 
