@@ -1,4 +1,4 @@
-"""The command: `python -m bench.run [store] [bitrix24] [archive] [speech] …`; without a part, all of them."""
+"""The command: `python -m bench.run [store] [bitrix24] [archive] [audio] [speech]`; without a part, all of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from bench import archive, bitrix24, report, speech, store
+from bench import archive, audio, bitrix24, report, speech, store
 from bench.bitrix24.calls import Window
 
-PARTS = ("store", "bitrix24", "archive", "speech")
+PARTS = ("store", "bitrix24", "archive", "audio", "speech")
 CHUNKS = (500, 2500, 10_000)
 RECORDINGS_MB = (1, 500)
+MADE_CALLS = (60, 300)
 
 
 @click.command()
@@ -26,7 +27,7 @@ RECORDINGS_MB = (1, 500)
 @click.option("--recordings", type=int, help="bitrix24: recordings to fetch.")
 @click.option("--best-of", type=int, help="bitrix24: runs of each client, where they are short.")
 @click.option("--rows", default=200_000, show_default=True, help="store: calls to write.")
-@click.option("--repetitions", default=3, show_default=True, help="store, archive: how often all is repeated.")
+@click.option("--repetitions", default=3, show_default=True, help="store, archive, audio: how often all is repeated.")
 @click.option("--chunk", "chunks", type=int, multiple=True, help="store: calls a write.")
 @click.option("--time-scale", default=0.1, show_default=True, help="speech: by what all times are multiplied.")
 @click.option("--no-file", is_flag=True, help="Print, and write nothing to bench/results/.")
@@ -53,6 +54,8 @@ def main(
             sections, versions = store.measure(rows, repetitions, chunks or (CHUNKS if large else CHUNKS[1:2]))
         elif part == "archive":
             sections, versions = archive.measure(RECORDINGS_MB, repetitions)
+        elif part == "audio":
+            sections, versions = audio.measure(repetitions, MADE_CALLS[large])
         elif part == "speech":
             sections, versions = speech.measure(speech.Scale(time_scale=time_scale))
         else:

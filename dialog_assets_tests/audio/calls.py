@@ -209,6 +209,41 @@ def dialog(
         now = max(end + (-0.4 if chance.random() < 0.15 else chance.uniform(0.2, 1.8)), own_last + 0.6)
 
 
+def one_sound(chance: np.random.Generator, seconds: float, clips: tuple[Sound, ...]) -> list[Sound]:
+    """Two channels with one sound: later, softer or turned over in the second, each with a noise of its own."""
+    lines = dialog(chance, seconds, clips, levels=(float(chance.uniform(-30, -16)), float(chance.uniform(-30, -16))))
+    if not any(line.speech for line in lines):  # the first clip was too long
+        lines[0].put(1, at_level(clips[0], -20))
+    mixed = lines[0].sound + lines[1].sound
+    other = np.roll(mixed, int(chance.choice([0, 0, 160]))) * np.float32(chance.choice([1, 1, 0.5, -1]))
+    floor = float(chance.uniform(-80, -50))
+    return [mixed + noise(chance, seconds, floor), other + noise(chance, seconds, floor)]
+
+
+def one_side(chance: np.random.Generator, seconds: float, clips: tuple[Sound, ...]) -> tuple[Sound, Sound]:
+    """Who speaks, and a channel without a voice: nothing, noise, hum, comfort noise, clicks, an echo."""
+    line = Line(seconds)
+    end = 0.3
+    while end < seconds - 1:
+        clip = clips[int(chance.integers(len(clips)))][: 3 * RATE]
+        end = line.put(end, at_level(clip, float(chance.uniform(-28, -16)))) + 0.7
+    alive = line.sound + noise(chance, seconds, float(chance.uniform(-80, -55)))
+    dead = np.zeros_like(alive)
+    kind = chance.choice(["nothing", "noise", "hum", "comfort", "clicks", "echo"])
+    if kind != "nothing":
+        dead = noise(chance, seconds, float(chance.uniform(-80, -42)), slope=-float(chance.integers(2)))
+    if kind == "hum":
+        dead = dead + hum(seconds, float(chance.uniform(-50, -25)))
+    elif kind == "comfort":
+        dead[: len(dead) // 2] = 0
+    elif kind == "clicks":
+        for start in chance.integers(0, len(dead) - 80, 3):
+            dead[start : start + 60] += chance.uniform(-0.3, 0.3, 60)
+    elif kind == "echo":
+        dead = dead + 10 ** (float(chance.uniform(-40, -18)) / 20) * np.roll(alive, int(chance.integers(400)))
+    return alive, dead
+
+
 def write(
     path: Path, channels: Sequence[Sound], *, codec: str = "libmp3lame", bit_rate: int = 32_000, joint: bool = True
 ) -> Path:

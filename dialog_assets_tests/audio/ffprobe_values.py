@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dialog_assets.audio.values import AudioProbe, Header
 from dialog_assets.sandbox.world.loader import AUDIO
 from dialog_assets_tests.audio import odd_files
 from dialog_assets_tests.audio.files import SHARED
@@ -22,6 +23,8 @@ from dialog_assets_tests.audio.files import SHARED
 STORED = Path(__file__).with_name("ffprobe.json")
 BEFORE_PADDING = 7
 """Until this version ffprobe counted the padding of an MP3 file as length."""
+VARYING = "vendor_id"
+"""An empty one is a tag to some versions of FFmpeg."""
 
 
 def shared_files() -> dict[str, Path]:
@@ -41,10 +44,14 @@ def version() -> int:
     return int(found[1]) if found else BEFORE_PADDING
 
 
+def command(path: Path) -> list[str]:
+    """What is asked about a file."""
+    return ["ffprobe", "-v", "quiet", "-show_format", "-show_streams", "-of", "json", str(path)]
+
+
 def values(path: Path) -> dict[str, Any] | None:
     """Under the names of `Header`; None where ffprobe finds no audio either."""
-    command = ["ffprobe", "-v", "quiet", "-show_format", "-show_streams", "-of", "json", str(path)]
-    shown = json.loads(subprocess.run(command, capture_output=True, check=False).stdout or "{}")
+    shown = json.loads(subprocess.run(command(path), capture_output=True, check=False).stdout or "{}")
     streams = [stream for stream in shown.get("streams", ()) if stream["codec_type"] == "audio"]
     if not streams:
         return None
@@ -58,6 +65,36 @@ def values(path: Path) -> dict[str, Any] | None:
         "duration_s": float(container.get("duration", 0)),
         "bytes": int(container["size"]),
         "tags": {name.lower(): text for part in (container, stream) for name, text in part.get("tags", {}).items()},
+    }
+
+
+def lame_padding_s(path: Path, rate: int) -> float:
+    """Silence that the encoder put around the sound, as it noted in the file's first frame; 0 without a note."""
+    data = path.read_bytes()
+    mark = max(data.find(b"Xing", 0, 4000), data.find(b"Info", 0, 4000))
+    if mark < 0 or data[mark + 120 : mark + 124] not in (b"LAME", b"Lavf", b"Lavc"):
+        return 0.0
+    noted = int.from_bytes(data[mark + 141 : mark + 144], "big")
+    return ((noted >> 12) + (noted & 0xFFF)) / rate
+
+
+def differences(path: Path, found: Header | AudioProbe, told: dict[str, Any], version: int) -> dict[str, Any]:
+    """What is found otherwise than ffprobe tells it; what two versions of ffprobe tell differently is allowed for."""
+    lengths = {found.stated_duration_s}
+    if version < BEFORE_PADDING:
+        lengths.add(found.stated_duration_s + lame_padding_s(path, found.sample_rate))
+    same = {
+        "container": found.container == told["container"],
+        "codec": found.codec == told["codec"],
+        "sample_rate": found.sample_rate == told["sample_rate"],
+        "channels": found.channels == told["channels"],
+        "bit_rate": found.bit_rate == told["bit_rate"] or (isinstance(found, AudioProbe) and told["bit_rate"] == 0),
+        "duration_s": any(abs(length - told["duration_s"]) < 2e-6 for length in lengths),
+        "bytes": found.bytes == told["bytes"],
+        "tags": {**found.tags, VARYING: ""} == {**told["tags"], VARYING: ""},
+    }
+    return {
+        name: (getattr(found, name, found.stated_duration_s), told[name]) for name, equal in same.items() if not equal
     }
 
 

@@ -103,42 +103,6 @@ def test_speech_share_through_noise_leaking_and_codecs(tmp_path: Path) -> None:
         assert seed % 4 == 0 or "crosstalk" not in result.marks
 
 
-def one_sound(chance: np.random.Generator, seconds: float, clips: tuple[Sound, ...]) -> list[Sound]:
-    lines = calls.dialog(
-        chance, seconds, clips, levels=(float(chance.uniform(-30, -16)), float(chance.uniform(-30, -16)))
-    )
-    if not any(line.speech for line in lines):  # the first clip was too long
-        lines[0].put(1, at_level(clips[0], -20))
-    mixed = lines[0].sound + lines[1].sound
-    other = np.roll(mixed, int(chance.choice([0, 0, 160]))) * np.float32(chance.choice([1, 1, 0.5, -1]))
-    floor = float(chance.uniform(-80, -50))
-    return [mixed + noise(chance, seconds, floor), other + noise(chance, seconds, floor)]
-
-
-def one_side(chance: np.random.Generator, seconds: float, clips: tuple[Sound, ...]) -> tuple[Sound, Sound]:
-    """Who speaks, and a channel without a voice: nothing, noise, hum, comfort noise, clicks, an echo."""
-    line = Line(seconds)
-    end = 0.3
-    while end < seconds - 1:
-        clip = clips[int(chance.integers(len(clips)))][: 3 * RATE]
-        end = line.put(end, at_level(clip, float(chance.uniform(-28, -16)))) + 0.7
-    alive = line.sound + noise(chance, seconds, float(chance.uniform(-80, -55)))
-    dead = np.zeros_like(alive)
-    kind = chance.choice(["nothing", "noise", "hum", "comfort", "clicks", "echo"])
-    if kind != "nothing":
-        dead = noise(chance, seconds, float(chance.uniform(-80, -42)), slope=-float(chance.integers(2)))
-    if kind == "hum":
-        dead = dead + hum(seconds, float(chance.uniform(-50, -25)))
-    elif kind == "comfort":
-        dead[: len(dead) // 2] = 0
-    elif kind == "clicks":
-        for start in chance.integers(0, len(dead) - 80, 3):
-            dead[start : start + 60] += chance.uniform(-0.3, 0.3, 60)
-    elif kind == "echo":
-        dead = dead + 10 ** (float(chance.uniform(-40, -18)) / 20) * np.roll(alive, int(chance.integers(400)))
-    return alive, dead
-
-
 def test_one_sound_and_dead_channels_are_never_missed(tmp_path: Path) -> None:
     """Two hundred files of five to seven seconds: a hundred of dual mono, a hundred with one side not recorded."""
     for number in range(100):
@@ -147,9 +111,11 @@ def test_one_sound_and_dead_channels_are_never_missed(tmp_path: Path) -> None:
         clips = spoken_clips() if number % 2 else made_clips()
         codec, suffix = (("libmp3lame", "mp3"), ("pcm_alaw", "wav"), ("pcm_mulaw", "wav"))[number % 5 % 3]
         path = tmp_path / f"a.{suffix}"
-        found = gate(probe(write(path, one_sound(chance, seconds, clips), codec=codec, joint=bool(number % 10 < 5))))
+        found = gate(
+            probe(write(path, calls.one_sound(chance, seconds, clips), codec=codec, joint=bool(number % 10 < 5)))
+        )
         assert (found.skip, "dual_mono" in found.marks) == (None, True), number
-        alive, dead = one_side(chance, seconds, clips)
+        alive, dead = calls.one_side(chance, seconds, clips)
         side = number % 3 % 2
         pair = [dead, alive] if side == 0 else [alive, dead]
         found = gate(probe(write(path, pair, codec=codec, joint=bool(number % 10 < 5))))

@@ -13,15 +13,12 @@ import pytest
 
 from dialog_assets.audio.errors import AudioError, Reason
 from dialog_assets.audio.probe import DECODERS, probe, probe_header
-from dialog_assets.audio.values import AudioProbe, Header
 from dialog_assets_tests.audio import ffprobe_values, odd_files
 from dialog_assets_tests.audio.files import SHARED, write_audio
 
 VENDOR_FILES = sorted(ffprobe_values.shared_files().values())
 CUT = {"mp3_truncated.mp3", "wav_truncated.wav"}
 LONG = {"mp3_one_hour.mp3"}
-VARYING = "vendor_id"
-"""An empty one is a tag to some versions of FFmpeg."""
 
 
 @pytest.fixture(scope="module")
@@ -36,45 +33,15 @@ def refused(path: Path) -> Reason:
     return caught.value.reason
 
 
-def lame_padding_s(path: Path, rate: int) -> float:
-    """Silence that the encoder put around the sound, as it noted in the file's first frame; 0 without a note."""
-    data = path.read_bytes()
-    mark = max(data.find(b"Xing", 0, 4000), data.find(b"Info", 0, 4000))
-    if mark < 0 or data[mark + 120 : mark + 124] not in (b"LAME", b"Lavf", b"Lavc"):
-        return 0.0
-    noted = int.from_bytes(data[mark + 141 : mark + 144], "big")
-    return ((noted >> 12) + (noted & 0xFFF)) / rate
-
-
-def differences(path: Path, found: Header | AudioProbe, told: dict[str, Any], version: int) -> dict[str, Any]:
-    """What is found otherwise than ffprobe tells it; what two versions of ffprobe tell differently is allowed for."""
-    lengths = {found.stated_duration_s}
-    if version < ffprobe_values.BEFORE_PADDING:
-        lengths.add(found.stated_duration_s + lame_padding_s(path, found.sample_rate))
-    same = {
-        "container": found.container == told["container"],
-        "codec": found.codec == told["codec"],
-        "sample_rate": found.sample_rate == told["sample_rate"],
-        "channels": found.channels == told["channels"],
-        "bit_rate": found.bit_rate == told["bit_rate"] or (isinstance(found, AudioProbe) and told["bit_rate"] == 0),
-        "duration_s": any(abs(length - told["duration_s"]) < 2e-6 for length in lengths),
-        "bytes": found.bytes == told["bytes"],
-        "tags": {**found.tags, VARYING: ""} == {**told["tags"], VARYING: ""},
-    }
-    return {
-        name: (getattr(found, name, found.stated_duration_s), told[name]) for name, equal in same.items() if not equal
-    }
-
-
 def compared(files: dict[str, Path], stored: dict[str, Any], version: int) -> int:
     """How many files were compared; encoders of another version than the stored values' make other bytes."""
     count = 0
     for name, path in files.items():
         told = stored.get(name)
         if told is not None and ffprobe_values.sha256(path) == told["sha256"]:
-            assert {name: differences(path, probe_header(path), told, version)} == {name: {}}
+            assert {name: ffprobe_values.differences(path, probe_header(path), told, version)} == {name: {}}
             if name not in CUT | LONG:
-                assert {name: differences(path, probe(path), told, version)} == {name: {}}
+                assert {name: ffprobe_values.differences(path, probe(path), told, version)} == {name: {}}
             count += 1
     return count
 
@@ -96,7 +63,7 @@ def test_values_are_those_of_the_ffprobe_that_is_here(odd: dict[str, Path]) -> N
     for path in odd.values():
         told = ffprobe_values.values(path)
         assert told is not None
-        assert {path.name: differences(path, probe_header(path), told, version)} == {path.name: {}}
+        assert {path.name: ffprobe_values.differences(path, probe_header(path), told, version)} == {path.name: {}}
 
 
 def test_what_is_no_recording_has_no_header_either(tmp_path: Path) -> None:
