@@ -80,7 +80,7 @@ def measure(scale: Scale) -> tuple[list[Section], dict[str, str]]:
     section = Section(
         f"Recognition: {scale.recordings:,} recordings, {scale.streams} streams, times × {scale.time_scale:g}",
         "Each line: so many runs at once, of as many portals, that share the account. Wall: from the moment when all may begin "
-        "until the last has ended. Nearest: what a perfect scheduler needs for the same latencies in the same order.",
+        "until the last has ended its work. Nearest: what a perfect scheduler needs for the same latencies in the same order.",
         (
             "runs side by side",
             "bound, s",
@@ -240,32 +240,31 @@ def race(
 ) -> tuple[float, float, dict[str, Any], float]:
     """Let one run a portal begin at once: wall seconds, processor seconds of all, the service's books, nearest possible."""
     ready = _spawning.Barrier(len(portals) + 1)
-    cpu = _spawning.Queue()
+    told = _spawning.Queue()
     processes = [
-        _spawning.Process(target=run, args=(url, one.portal, str(folder), addresses, scale, ready, cpu))
+        _spawning.Process(target=run, args=(url, one.portal, str(folder), addresses, scale, ready, told))
         for one in portals
     ]
     for process in processes:
         process.start()
     ready.wait(120)
-    begun = time.perf_counter()
+    begun = time.monotonic()
     for process in processes:
         process.join()
-    wall = time.perf_counter() - begun
     if any(process.exitcode for process in processes):
         raise SystemExit("a run failed: its error stands above")
-    spent = sum(cpu.get() for _ in processes)
+    ends, spent = zip(*(told.get() for _ in processes), strict=True)
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT count(*) FROM transcripts").fetchone()
         left = connection.execute("SELECT count(*) FROM recogniser_slots").fetchone()
         open_ = connection.execute("SELECT count(*) FROM ledger WHERE state <> 'settled' OR attempts <> 1").fetchone()
     if (rows, left, open_) != ((scale.recordings,), (0,), (0,)):
         raise SystemExit(f"not a race: {rows} transcripts, {left} slots left, {open_} purchases open or tried twice")
-    return wall, spent, ask("books"), nearest(dealt(len(portals), sorted(folder.iterdir())), scale)
+    return max(ends) - begun, sum(spent), ask("books"), nearest(dealt(len(portals), sorted(folder.iterdir())), scale)
 
 
-def run(url: str, name: str, folder: str, addresses: dict[str, str], scale: Scale, ready: Barrier, cpu: Any) -> None:
-    """One run of the step over the portal's day, in a process of its own; tells the processor seconds that it took."""
+def run(url: str, name: str, folder: str, addresses: dict[str, str], scale: Scale, ready: Barrier, told: Any) -> None:
+    """One run of the step over the portal's day, in a process of its own; tells when it ended and its processor seconds."""
     number = int(name.rpartition("_")[2])
     one = portal(number)
     speech = one.speech.model_copy(update={"concurrency": scale.streams, "patience_hours": 24.0})
@@ -293,7 +292,7 @@ def run(url: str, name: str, folder: str, addresses: dict[str, str], scale: Scal
 
     before = time.process_time()
     asyncio.run(work())
-    cpu.put(time.process_time() - before)
+    told.put((time.monotonic(), time.process_time() - before))
 
 
 def nearest(shares: list[list[Path]], scale: Scale) -> float:

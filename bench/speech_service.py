@@ -23,7 +23,7 @@ from dialog_assets.sandbox.voicekit import Behaviour, VoiceKitServer
 from dialog_assets.sandbox.world.model import Call, Recording, SandboxPortal, Script, ScriptTurn, World
 
 API_KEY = "bench/voicekit+key"
-SECRET_KEY = "YmVuY2ggdm9pY2VraXQgc2VjcmV0LCBub3QgcmVhbA=="  # noqa: S105 - of a stand-in
+SECRET_KEY = "YmVuY2ggdm9pY2VraXQgc2VjcmV0LCBub3QgcmVhbGw="  # noqa: S105 - of a stand-in
 LATENCY_S = (5.0, 60.0)
 SEED = 20260302
 
