@@ -29,15 +29,9 @@ class RecogniserBusy(SpeechError):
 
 
 class RecogniserUnavailable(SpeechError):
-    """No usable answer after every retry.
-
-    `unclear` is true if the refused request may have been carried out, so that a submission must be looked for with
+    """No usable answer after every retry. The request may have been carried out: a submission must be looked for with
     `Recogniser.find` before it is sent again.
     """
-
-    def __init__(self, text: str, *, unclear: bool = False) -> None:
-        super().__init__(text)
-        self.unclear = unclear
 
 
 class RecordingRejected(SpeechError):

@@ -50,7 +50,7 @@ AT_ONCE_LIMIT_S = 205.0
 """Calls of Recognize below 3 min 25 s are not cut by the service's releases (section 3.4), and recognition is no slower
 than speech."""
 
-LOOKS = 3
+LOOKS = 6
 """How often an operation is looked for after an unclear answer: a listing may be behind."""
 
 STORAGE_PAUSE_S = 60.0
@@ -161,13 +161,14 @@ class VoiceKit:
         """Start a deferred recognition; returns the operation id.
 
         A full quota is waited out: such a request was not taken. After an unclear outcome the operation is looked for,
-        and sent again only if the service does not list it (section 3.6: submitting twice is paid twice). If that
-        cannot be found out, RecogniserUnavailable with `unclear` is raised.
+        and sent again only if the service does not list it (section 3.6: submitting twice is paid twice). As long as it is
+        unclear what became of a try, no other error than RecogniserUnavailable is raised.
         """
         config = recognition_config(audio, options)
         metadata = [("x-client-request-id", label.request_id)]
         async with self._audio(recording) as source:
             request = stt_pb2.LongRunningRecognizeRequest(config=config, audio=source, group=label.group)
+            unclear: RecogniserUnavailable | None = None
             for _ in range(self._attempts):
                 try:
                     operation = await self._calls.send(
@@ -175,15 +176,19 @@ class VoiceKit:
                     )
                 except RecogniserUnavailable as error:
                     unclear = error
+                except SpeechError as error:
+                    if unclear is None:
+                        raise
+                    raise RecogniserUnavailable(f"{unclear}; {error}") from None
                 else:
                     return operation.id
                 try:
                     found = await self._look(label)
                 except SpeechError as error:
-                    raise RecogniserUnavailable(f"{unclear}; {error}", unclear=True) from None
+                    raise RecogniserUnavailable(f"{unclear}; {error}") from None
                 if found is not None:
                     return found
-        raise RecogniserUnavailable(str(unclear), unclear=True)
+        raise unclear or RecogniserUnavailable("VoiceKit was not asked")
 
     @asynccontextmanager
     async def _audio(self, recording: Reference) -> AsyncIterator[stt_pb2.RecognitionAudio]:

@@ -445,13 +445,25 @@ def test_a_listing_that_is_behind_is_waited_for(recording: Path) -> None:
 
 
 def test_an_outcome_that_stays_unclear_says_so(recording: Path) -> None:
-    """If the search fails as well, the submission is not repeated and the error is marked unclear."""
+    """If the search fails as well, the submission is not repeated and the error is that of an unclear outcome."""
     result, counts = submitting(
         recording, fault("unavailable_after", "LongRunningRecognize"), fault("unavailable_before", "ListOperations")
     )
     assert isinstance(result, RecogniserUnavailable)
-    assert result.unclear
     assert (counts["LongRunningRecognize"], counts["submitted"]) == (1, 1)
+
+
+@pytest.mark.parametrize("then", ["exhausted", "unauthenticated"])
+def test_a_clear_refusal_does_not_end_the_doubt(recording: Path, then: str) -> None:
+    """The first try may be at the service, unlisted as yet: what a second one is answered says nothing of it."""
+    result, counts = submitting(
+        recording,
+        fault("unavailable_after", "LongRunningRecognize", times=1),
+        fault("late_listing", "LongRunningRecognize", times=1, value=60),
+        fault(then, "LongRunningRecognize", after=1),
+    )
+    assert isinstance(result, RecogniserUnavailable)
+    assert counts["submitted"] == 1
 
 
 def test_find_reads_every_page(recording: Path) -> None:
