@@ -32,7 +32,20 @@ from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
 FILES_PER_REQUEST = 50
-CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "ogg": "audio/ogg", "aac": "audio/aac"}
+NAMED = {
+    "aac": ("aac", "audio/aac"),
+    "aiff": ("aiff", "audio/aiff"),
+    "amr": ("amr", "audio/amr"),
+    "asf": ("wma", "audio/x-ms-wma"),
+    "au": ("au", "audio/basic"),
+    "flac": ("flac", "audio/flac"),
+    "matroska,webm": ("webm", "audio/webm"),
+    "mov,mp4,m4a,3gp,3g2,mj2": ("m4a", "audio/mp4"),
+    "mp3": ("mp3", "audio/mpeg"),
+    "ogg": ("ogg", "audio/ogg"),
+    "wav": ("wav", "audio/wav"),
+}
+"""FFmpeg's name of a container: extension and content type in the archive, so that a browser plays it."""
 
 log = logging.getLogger("dialog_assets")
 
@@ -138,9 +151,10 @@ async def archive_one(
     with path.open("wb") as target:
         fetched = await recordings.fetch(item.wanted, item.found, target)
     found = await inspectors.inspect(path)
-    extension = found.container.partition(",")[0]
+    extension, content_type = NAMED.get(
+        found.container, (found.container.partition(",")[0], "application/octet-stream")
+    )
     key = archive.key(run.portal.portal, item.day, item.call_id, extension)
-    content_type = CONTENT_TYPES.get(found.container, "application/octet-stream")
     await archive.put(path, key, sha256=found.sha256, size=found.bytes, content_type=content_type)
     if item.earlier_key not in (None, key):
         # Nothing is ever deleted from the archive: the right to do so would be worth more to a thief than to us.

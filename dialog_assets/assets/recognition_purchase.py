@@ -54,8 +54,14 @@ class Purchase:
         self.key = f"{recogniser}/{call_id}/{input_key}"
         speech = run.portal.speech
         rate = speech.rub_per_minute if way == "deferred" else speech.immediate_rub_per_minute
-        self.cost_rub = recognition_cost(float(duration_s), rate)
-        self._bill: dict[str, Any] = {"cost": self.cost_rub, "currency": "RUB", "audio_seconds": duration_s}
+        self._price = recognition_cost(float(duration_s), rate)
+        self._bill: dict[str, Any] = {"cost": self._price, "currency": "RUB", "audio_seconds": duration_s}
+
+    @property
+    def cost_rub(self) -> Decimal:
+        """What it costs, in roubles: by the price that was in force when it was bought."""
+        cost: Decimal = self._bill["cost"]
+        return cost
 
     def label(self, row: Row) -> Label:
         """What the recogniser is to call this try; a group for each call, so that looking into it costs one short list."""
@@ -66,6 +72,11 @@ class Purchase:
         """The row that is not closed, of either way."""
         async with self._run.pool.connection() as connection:
             return await ledger.find(connection, self._portal, self.key)
+
+    def take_over(self, row: Row) -> None:
+        """Go on with an earlier run's purchase, at its price."""
+        if row["cost_rub"] is not None:
+            self._bill["cost"] = row["cost_rub"]
 
     async def lost_before(self) -> int:
         """How often the recording was paid for, and nothing came of it."""
@@ -98,6 +109,7 @@ class Purchase:
 
     async def ask(self) -> Row:
         """Write down the intent."""
+        self._bill["cost"] = self._price
         async with self._run.pool.connection() as connection:
             asked = await ledger.ask(
                 connection,

@@ -20,7 +20,7 @@ from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purc
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
 from dialog_assets.assets.temporary import room_in, work_folder
-from dialog_assets.audio.values import Prepared, taken_as_it_is
+from dialog_assets.audio.values import Form, Prepared
 from dialog_assets.audio.workers import Inspectors
 from dialog_assets.dialogs import turns_key
 from dialog_assets.portals import Portal
@@ -36,7 +36,17 @@ from dialog_assets.speech.errors import (
     SpeechError,
     UnexpectedAnswer,
 )
-from dialog_assets.speech.port import AudioFormat, Done, Failed, Label, Options, Pending, Recogniser, poll_delays
+from dialog_assets.speech.port import (
+    AudioFormat,
+    Done,
+    Failed,
+    Label,
+    Options,
+    Pending,
+    Recogniser,
+    Reference,
+    poll_delays,
+)
 from dialog_assets.store import audio_files, ledger
 from dialog_assets.store import transcripts as table
 from dialog_assets.store.pool import Connection, Row
@@ -240,8 +250,9 @@ class Recognition:
         try:
             try:
                 return await self._once()
-            except OperationExpired:
+            except OperationExpired as error:
                 # Nothing of it was kept: it is bought again, but only once a run.
+                log.warning("%s: %s; the recording is bought again", self._item.name, error)
                 return await self._once()
         except OperationExpired:
             given_up = await self._given_up()
@@ -254,6 +265,8 @@ class Recognition:
     async def _once(self) -> Outcome:
         """The outcome by one purchase: an earlier run's, or a new one. Raises OperationExpired once it is out of the way."""
         row = await self._deferred.open()
+        if row is not None:
+            (self._immediate if row["model"] == self._immediate.way else self._deferred).take_over(row)
         if row is not None and row["model"] == self._immediate.way:
             if row["answer"] is not None:
                 return await self._recognised(self._immediate, row["vendor_request_id"], json.loads(row["answer"]))
@@ -295,9 +308,7 @@ class Recognition:
                 outcome = await self._at_once(path, described)
                 if outcome is not None:
                     return outcome
-            async with self._desk.preparing:
-                in_message = self._run.portal.speech.upload == "message"
-                recording = await self._patiently(lambda: self._recogniser.upload(path, name, in_message=in_message))
+            recording = await self._patiently(lambda: self._upload(path, name))
             if isinstance(recording, str):
                 folder.cleanup()
             async with self._desk.at_vendor:
@@ -308,18 +319,23 @@ class Recognition:
     async def _prepare(self, folder: Path) -> tuple[Path, str, AudioFormat]:
         """The archived recording in a form that the recogniser takes: file, name in the recogniser's storage, description."""
         path = folder / "recording"
-        await self._desk.archive.get(self._audio["s3_key"], path)
+        await self._desk.archive.get(self._audio["s3_key"], path, sha256=self._audio["sha256"])
         audio = self._audio
-        encoding = taken_as_it_is(audio["container"], audio["codec"], audio["sample_rate"], audio["channels"])
-        if encoding:
-            # What most recordings are: decoded once, on their way to the archive, and not again here.
-            prepared = Prepared(path, encoding, audio["sample_rate"], audio["channels"])
+        form = Form(audio["container"], audio["codec"], audio["sample_rate"], audio["channels"])
+        if form.taken_as_it_is:
+            # What most recordings are: no process is needed for them.
+            prepared = Prepared(path, form.taken_as_it_is, form.sample_rate, form.channels)
         else:
-            found = await self._desk.inspectors.inspect(path)
-            prepared = await self._desk.inspectors.prepare(path, found, folder / "prepared")
+            prepared = await self._desk.inspectors.prepare(path, form, folder / "prepared")
         name = f"{self._portal}-{audio['sha256']}-{prepared.encoding}"
         described = AudioFormat(prepared.encoding, prepared.sample_rate, prepared.channels, float(audio["duration_s"]))
         return prepared.path, name, described
+
+    async def _upload(self, path: Path, name: str) -> Reference:
+        # Only the try itself takes a place: others that need no storage go on while it is busy.
+        async with self._desk.preparing:
+            in_message = self._run.portal.speech.upload == "message"
+            return await self._recogniser.upload(path, name, in_message=in_message)
 
     def _goes_at_once(self, path: Path, described: AudioFormat) -> bool:
         below_s = self._run.portal.speech.immediate_below_s
@@ -327,8 +343,13 @@ class Recognition:
         return described.duration_s < below_s and self._recogniser.takes_at_once(size, described.duration_s)
 
     async def _at_once(self, path: Path, described: AudioFormat) -> Outcome | None:
-        """The outcome by Recognize; None when it has been left without an answer too often."""
+        """The outcome by Recognize; None when it has been left without an answer too often.
+
+        A call without an answer counts as paid for, since nothing can be looked up, and is an outage.
+        """
         purchase = self._immediate
+        if await purchase.unclear_before() >= IMMEDIATE_LIMIT:
+            return None
 
         async def ask() -> tuple[Label, dict[str, Any]]:
             label = purchase.label(await purchase.ask())
@@ -338,22 +359,18 @@ class Recognition:
                 await self._note(purchase, error)
                 raise
 
-        while await purchase.unclear_before() < IMMEDIATE_LIMIT:
-            await self._take_slot(purchase)
-            try:
-                label, raw = await self._patiently(ask)
-            except RecogniserUnavailable as error:
-                # There is no list of such calls, so nothing tells whether it was done: it counts as paid for.
-                log.info("%s: %s", self._item.name, error)
-                await purchase.close(UNCLEAR_ANSWER)
-            except SpeechError:
-                await purchase.free_slot()
-                raise
-            else:
-                raw = storable(raw)
-                await purchase.answered(label.request_id, json.dumps(raw))
-                return await self._recognised(purchase, label.request_id, raw)
-        return None
+        await self._take_slot(purchase)
+        try:
+            label, raw = await self._patiently(ask)
+        except RecogniserUnavailable:
+            await purchase.close(UNCLEAR_ANSWER)
+            raise
+        except SpeechError:
+            await purchase.free_slot()
+            raise
+        raw = storable(raw)
+        await purchase.answered(label.request_id, json.dumps(raw))
+        return await self._recognised(purchase, label.request_id, raw)
 
     async def _buy(self, recording: str | Path, described: AudioFormat) -> tuple[Row, str]:
         """Submit it within the quota, once: the purchase's row and the operation."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import av
 from av.error import FFmpegError
 
-from dialog_assets.audio.probe import open_recording, refusal
-from dialog_assets.audio.values import SAMPLE_RATES, AudioProbe, Encoding, Prepared, taken_as_it_is
+from dialog_assets.audio.probe import decoded, open_recording, refusal
+from dialog_assets.audio.values import SAMPLE_RATES, Encoding, Form, Prepared
 
 __all__ = ["Encoding", "Prepared", "prepare"]
 
@@ -32,23 +32,22 @@ _COPIED: dict[str, tuple[Encoding, str]] = {
 _DISK = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 
 
-def prepare(path: Path, found: AudioProbe, target: Path) -> Prepared:
+def prepare(path: Path, form: Form, target: Path) -> Prepared:
     """Give the recording in a form that a recogniser takes, writing `target` only if it has to differ. It blocks.
 
     MP3 and ADTS files go as they are; a known codec in another container is copied out of it without loss; anything else
     (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM. Raises AudioError; OSError where
     the target cannot be written.
     """
-    as_it_is = taken_as_it_is(found.container, found.codec, found.sample_rate, found.channels)
-    if as_it_is:
-        return Prepared(path, as_it_is, found.sample_rate, found.channels)
-    copied = _COPIED.get(found.codec) if found.sample_rate in SAMPLE_RATES and found.channels <= 2 else None
+    if form.taken_as_it_is:
+        return Prepared(path, form.taken_as_it_is, form.sample_rate, form.channels)
+    copied = _COPIED.get(form.codec) if form.fits else None
     try:
         if copied:
             _copy(path, target, copied[1])
-            return Prepared(target, copied[0], found.sample_rate, found.channels)
-        rate = found.sample_rate if found.sample_rate in SAMPLE_RATES else TRANSCODED_RATE
-        channels = min(found.channels, 2)
+            return Prepared(target, copied[0], form.sample_rate, form.channels)
+        rate = form.sample_rate if form.sample_rate in SAMPLE_RATES else TRANSCODED_RATE
+        channels = min(form.channels, 2)
         _transcode(path, target, rate, channels)
         return Prepared(target, "pcm_s16le", rate, channels)
     except FFmpegError as error:
@@ -70,8 +69,12 @@ def _copy(source: Path, target: Path, form: str) -> None:
 def _transcode(source: Path, target: Path, rate: int, channels: int) -> None:
     resampler = av.AudioResampler("s16", "stereo" if channels == 2 else "mono", rate)
     with source.open("rb") as file, open_recording(file) as reading, target.open("wb") as writing:
-        for frame in reading.decode(reading.streams.audio[0]):
+
+        def write(frame: av.AudioFrame | None) -> None:
             for plain in resampler.resample(frame):
                 writing.write(bytes(plain.planes[0])[: plain.samples * 2 * channels])
-        for plain in resampler.resample(None):
-            writing.write(bytes(plain.planes[0])[: plain.samples * 2 * channels])
+
+        for _, frames in decoded(reading):
+            for frame in frames or ():
+                write(frame)
+        write(None)

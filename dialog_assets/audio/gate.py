@@ -19,7 +19,8 @@ Mark = str
 """`mono`: one channel, the speakers cannot be told apart by it. `dual_mono`: two channels with the same sound; the dialog
 is that of a mono recording. `dead_channel_0`, `dead_channel_1`: this side was not recorded (line noise at most), the
 other speaks. `no_speech_channel_0`, `…_1`: this side is audible and never speaks. `crosstalk`: a side's speech comes
-through in the other. `clipped`: recorded too loud, words suffer. `ringing`: much of the recording is tones of the line."""
+through in the other. `clipped`: recorded too loud, words suffer. `ringing`: much of the recording is tones of the line.
+`truncated`: it ends before the length that its header states; what there is counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def _marks(found: Measures, limits: Thresholds) -> list[Mark]:
         marks.append("clipped")
     if found.tone_share >= limits.ringing_share:
         marks.append("ringing")
+    if found.missing_s > 0:
+        marks.append("truncated")
     return marks
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dialog_assets.audio.errors import Reason
-from dialog_assets.audio.values import AudioProbe, Prepared
+from dialog_assets.audio.values import AudioProbe, Form, Prepared
 
 
 class Request(BaseModel):
-    """Probe `path`; with `found` and `target`, convert it."""
+    """Probe `path`; with `form` and `target`, convert it."""
 
     model_config = ConfigDict(extra="forbid")
 
     path: Path
-    found: AudioProbe | None = None
+    form: Form | None = None
     target: Path | None = None
 
 

@@ -7,7 +7,8 @@ sound be measured on the way. Not here: the measuring (measures), conversion, li
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ from dialog_assets.audio.errors import AudioError, Reason
 from dialog_assets.audio.measures import RATE, Meter
 from dialog_assets.audio.values import AudioProbe, Header
 
-__all__ = ["AudioProbe", "open_recording", "probe", "probe_header"]
+__all__ = ["AudioProbe", "decoded", "open_recording", "probe", "probe_header"]
 
 SHORTER_S = 1.0
 DAMAGED_SHARE = 0.1
@@ -43,6 +44,8 @@ DECODERS = (
 
 _OPTIONS = {"format_whitelist": CONTAINERS, "codec_whitelist": DECODERS}
 _DECODERS = frozenset(DECODERS.split(","))
+_STATED_FOR_THE_WHOLE = frozenset({"asf", "flv", "matroska,webm"})
+"""Formats that state a length, and not of each stream."""
 _TAG_LENGTH = 1000
 _TAGS = 100
 _XING_FRAME = 1500
@@ -72,16 +75,17 @@ def probe(path: Path) -> AudioProbe:
     with path.open("rb") as file, open_recording(file) as container:
         header = _header(container, size)
         stream = container.streams.audio[0]
-        promised_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-        decoded = _decode(container)
-        if not decoded.packets:
+        promised_s = _promised_s(container)
+        found = _decode(container)
+        if not found.packets:
             raise AudioError("empty", f"{header.container} without audio data")
-        if not decoded.meter or decoded.bad_packets > DAMAGED_SHARE * decoded.packets:
-            raise AudioError("damaged", f"{decoded.bad_packets} of {decoded.packets} packets are undecodable")
-        duration_s = decoded.samples / stream.codec_context.sample_rate
-        stated = _length_is_stated(header.container, path, decoded.begins_at)
-        if (stated and _ends_early(promised_s, duration_s)) or _riff_is_cut(head, size):
-            raise AudioError("truncated", f"{duration_s:.1f} s found")
+        if not found.meter or found.bad_packets > DAMAGED_SHARE * found.packets:
+            raise AudioError("damaged", f"{found.bad_packets} of {found.packets} packets are undecodable")
+        duration_s = found.samples / stream.codec_context.sample_rate
+        if not _length_is_stated(header.container, path, found.begins_at):
+            promised_s = 0.0
+        promised_s = max(promised_s, duration_s * _riff_promises(head) / size)
+        missing_s = promised_s - duration_s if _ends_early(promised_s, duration_s) else 0.0
         return AudioProbe(
             container=header.container,
             codec=header.codec,
@@ -92,7 +96,7 @@ def probe(path: Path) -> AudioProbe:
             duration_s=round(duration_s, 6),
             bytes=size,
             sha256=sha256,
-            measures=decoded.meter.measures(),
+            measures=replace(found.meter.measures(), missing_s=round(missing_s, 3)),
             tags=header.tags,
         )
 
@@ -154,42 +158,55 @@ def _header(container: InputContainer, size: int) -> Header:
     )
 
 
+def decoded(container: InputContainer) -> Iterator[tuple[av.Packet[av.AudioStream], list[av.AudioFrame] | None]]:
+    """Packets of the sound with their frames; None where one is undecodable, which a few are in good recordings."""
+    for packet in container.demux(container.streams.audio[0]):
+        frames: list[av.AudioFrame] | None = None
+        try:
+            frames = packet.decode()
+        except MemoryError:
+            raise
+        except FFmpegError:
+            pass
+        yield packet, frames
+
+
 def _decode(container: InputContainer) -> _Decoded:
-    stream = container.streams.audio[0]
     plainly = av.AudioResampler(format="s16p")
     at_telephone_rate = av.AudioResampler(format="s16p", rate=RATE)
-    decoded = _Decoded()
+    found = _Decoded()
     first_form: tuple[int, int] | None = None
     try:
-        for packet in container.demux(stream):
-            if packet.size and not decoded.packets:
-                decoded.begins_at = packet.pos or 0
-            decoded.packets += packet.size > 0
-            try:
-                frames = packet.decode()
-            except MemoryError:
-                raise
-            except FFmpegError:
-                decoded.bad_packets += 1
-                continue
-            for frame in frames:
-                decoded.samples += frame.samples
+        for packet, frames in decoded(container):
+            if packet.size and not found.packets:
+                found.begins_at = packet.pos or 0
+            found.packets += packet.size > 0
+            found.bad_packets += frames is None
+            for frame in frames or ():
+                found.samples += frame.samples
                 form = frame.layout.nb_channels, frame.sample_rate
                 first_form = first_form or form
                 if form != first_form:
                     raise AudioError("damaged", "its channels or sample rate change midway")
-                decoded.meter = decoded.meter or Meter(form[0])
+                found.meter = found.meter or Meter(form[0])
                 for plain in plainly.resample(frame):
                     samples = np.asarray(plain.to_ndarray(), np.int16)
-                    decoded.meter.feed(samples)
+                    found.meter.feed(samples)
                     if form[1] == RATE:
-                        decoded.meter.hear(samples)
+                        found.meter.hear(samples)
                 if form[1] != RATE:
                     for telephone in at_telephone_rate.resample(frame):
-                        decoded.meter.hear(np.asarray(telephone.to_ndarray(), np.int16))
+                        found.meter.hear(np.asarray(telephone.to_ndarray(), np.int16))
     except FFmpegError as error:
         raise refusal(error, "damaged") from None
-    return decoded
+    return found
+
+
+def _promised_s(container: InputContainer) -> float:
+    stream = container.streams.audio[0]
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base if container.format.name in _STATED_FOR_THE_WHOLE else 0.0
 
 
 def _ends_early(promised_s: float, found_s: float) -> bool:
@@ -206,9 +223,8 @@ def _length_is_stated(container: str, path: Path, begins_at: int) -> bool:
     return any(mark in before for mark in (b"Xing", b"Info", b"VBRI"))
 
 
-def _riff_is_cut(head: bytes, size: int) -> bool:
-    """A WAV file shorter than its own size field; recorders that stream leave the field 0 or all ones."""
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return False
+def _riff_promises(head: bytes) -> int:
+    """Bytes that a WAV file's own size field promises; recorders that stream leave the field 0 or all ones."""
     promised = int.from_bytes(head[4:8], "little")
-    return promised not in (0, 0xFFFFFFFF) and promised + 8 > size + 1
+    is_wave = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    return promised + 8 if is_wave and promised not in (0, 0xFFFFFFFF) else 0

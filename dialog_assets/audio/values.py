@@ -24,9 +24,24 @@ SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100,
 _AS_IS: dict[tuple[str, str], Encoding] = {("mp3", "mp3"): "mp3", ("aac", "aac"): "aac_adts"}
 
 
-def taken_as_it_is(container: str, codec: str, sample_rate: int, channels: int) -> Encoding | None:
-    """How a recogniser is told of a file that it takes without a change; None for one that has to be converted."""
-    return _AS_IS.get((container, codec)) if sample_rate in SAMPLE_RATES and channels <= 2 else None
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a recording is encoded, in ffprobe's words: what decides whether a recogniser takes it."""
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether its rate and channels are a recogniser's, whatever its codec."""
+        return self.sample_rate in SAMPLE_RATES and self.channels <= 2
+
+    @property
+    def taken_as_it_is(self) -> Encoding | None:
+        """How a recogniser is told of a file that it takes without a change; None for one that has to be converted."""
+        return _AS_IS.get((self.container, self.codec)) if self.fits else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,8 @@ class Measures:
     longest_monologue_s: float
     tone_share: float
     """A channel carries a steady tone and none speaks."""
+    missing_s: float = 0.0
+    """Seconds that the header promises and the file does not hold; 0 where the difference is a rounding."""
 
     @property
     def speech_s(self) -> float:

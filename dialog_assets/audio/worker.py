@@ -70,9 +70,9 @@ def _say(answers: BinaryIO, line: bytes) -> None:
 
 def _answer(request: Request) -> Answer:
     try:
-        if request.found is None or request.target is None:
+        if request.form is None or request.target is None:
             return Answer(found=probe(request.path))
-        return Answer(prepared=prepare(request.path, request.found, request.target))
+        return Answer(prepared=prepare(request.path, request.form, request.target))
     except AudioError as error:
         return Answer(refused=(error.reason, error.detail))
     except MemoryError:

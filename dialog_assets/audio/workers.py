@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from dialog_assets.audio.errors import AudioError, Reason, WorkersUnavailable
 from dialog_assets.audio.lines import Answer, Request
-from dialog_assets.audio.values import AudioProbe, Prepared
+from dialog_assets.audio.values import AudioProbe, Form, Prepared
 
 FILES_A_WORKER = 500
 """A worker is replaced after so many files: what libraries leak does not add up."""
@@ -86,9 +86,9 @@ class Inspectors:
             raise AudioError("parser_crashed", "its worker answers without values")
         return answer.found
 
-    async def prepare(self, path: Path, found: AudioProbe, target: Path) -> Prepared:
-        """`convert.prepare(path, found, target)` in a worker. Raises like `inspect`."""
-        answer = await self._ask(Request(path=path, found=found, target=target))
+    async def prepare(self, path: Path, form: Form, target: Path) -> Prepared:
+        """`convert.prepare(path, form, target)` in a worker. Raises like `inspect`."""
+        answer = await self._ask(Request(path=path, form=form, target=target))
         if answer.prepared is None or answer.prepared.path not in (path, target):
             raise AudioError("parser_crashed", "its worker answers without a file")
         return answer.prepared

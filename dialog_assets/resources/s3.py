@@ -9,6 +9,7 @@ world is asked by `dialog-assets doctor` (s3_exposure.py).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from dialog_assets.resources.environment import required
 from dialog_assets.resources.s3_errors import (
     FAILURES,
     RIGHTS,
+    ArchivedFileChanged,
     ArchivedFileMissing,
     ArchiveRefused,
     ArchiveUnavailable,
@@ -43,7 +45,15 @@ if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
     from s3transfer.manager import TransferManager
 
-__all__ = ["RIGHTS", "Archive", "ArchiveRefused", "ArchiveResource", "ArchiveUnavailable", "ArchivedFileMissing"]
+__all__ = [
+    "RIGHTS",
+    "Archive",
+    "ArchiveRefused",
+    "ArchiveResource",
+    "ArchiveUnavailable",
+    "ArchivedFileChanged",
+    "ArchivedFileMissing",
+]
 
 _MB = 1024 * 1024
 
@@ -110,10 +120,11 @@ class Archive:
                 f"S3 took {key} into bucket {self.bucket}, but does not have it as it was sent; run the step again later."
             )
 
-    async def get(self, key: str, path: Path) -> None:
-        """Download an object into a file.
+    async def get(self, key: str, path: Path, *, sha256: str) -> None:
+        """Download an object into a file, and see that it is the one of that hash.
 
-        Raises ArchiveRefused, ArchiveUnavailable, ArchivedFileMissing; OSError if the file cannot be written.
+        Raises ArchiveRefused, ArchiveUnavailable, ArchivedFileMissing, ArchivedFileChanged; OSError if the file cannot be
+        written.
         """
         try:
             await self._transfer(
@@ -124,6 +135,11 @@ class Archive:
             raise ArchivedFileMissing(
                 f"S3 object {key} is not in bucket {self.bucket} any more; restore it and run the step again."
             ) from None
+        if await asyncio.to_thread(_sha256, path) != sha256:
+            raise ArchivedFileChanged(
+                f"S3 object {key} in bucket {self.bucket} is not the recording that was archived; if it was not replaced a "
+                "moment ago, restore it and run the step again."
+            )
 
     async def check(self) -> None:
         """Raises what stands against using the bucket."""
@@ -181,6 +197,11 @@ class Archive:
             return await asyncio.to_thread(getattr(self.client, name), Bucket=self.bucket, **arguments)
         except FAILURES as error:
             raise explained(error, self.bucket, key) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Ends(BaseSubscriber):

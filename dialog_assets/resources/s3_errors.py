@@ -38,6 +38,10 @@ class ArchivedFileMissing(DialogAssetsError):
     """One recording is not in the archive any more."""
 
 
+class ArchivedFileChanged(DialogAssetsError):
+    """One recording in the archive is not the one that the database describes."""
+
+
 class NoSuchObject(Exception):
     """S3 has no object of that key."""
 

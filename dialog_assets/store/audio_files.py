@@ -113,7 +113,10 @@ async def decided_otherwise(
 async def decide(
     connection: Connection, portal: str, gate: str, decisions: Sequence[tuple[int, str | None, Sequence[str]]]
 ) -> None:
-    """Write what a gate made of archived recordings: call, the reason to skip it or None, marks."""
+    """Write what a gate made of archived recordings: call, the reason to skip it or None, marks.
+
+    A recording whose recognition is bought and not stored yet is not stopped any more.
+    """
     if not decisions:
         return
     async with connection.cursor() as cursor:
@@ -127,6 +130,9 @@ async def decide(
                 updated_at = now()
             WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'audio_files'
                 AND reason IS DISTINCT FROM %(skip)s
+                AND (%(skip)s::text IS NULL OR NOT EXISTS (
+                    SELECT FROM ledger WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'transcripts'
+                        AND state IN ('asked', 'answered')))
             """,
             [{"skip": skip, "portal": portal, "call_id": call_id} for call_id, skip, _ in decisions],
         )

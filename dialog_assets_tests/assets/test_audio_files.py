@@ -306,6 +306,23 @@ def test_changed_thresholds_decide_again_without_fetching(night: Make, tmp_path:
     assert attempts == [{"attempts": 1}] * 2, "to decide again is no attempt"
 
 
+@pytest.mark.parametrize("state", ["asked", "answered"])
+def test_what_is_bought_is_not_stopped(night: Make, state: str) -> None:
+    """A stricter gate comes too late for a recording that is at the recogniser; it is told in the marks only."""
+    monday = night({501: ONE, 502: ONE})
+    monday.calls(c1=501, c2=502)
+    monday.run()
+    with psycopg.connect(monday.database) as connection:
+        connection.execute(
+            "INSERT INTO ledger (portal, request_key, state, vendor, model, step, day, call_id, rub_rate) "
+            "SELECT portal, 'k', %s, 'tinkoff', 'deferred', 'transcripts', day, call_id, 1 FROM calls WHERE call_id = 1",
+            [state],
+        )
+    monday.run(min_speech_s=1000)
+    assert monday.states()[1] == ("done", None)
+    assert monday.states()[2][0] == "skipped"
+
+
 def test_changed_thresholds_mark_again(night: Make) -> None:
     """Marks follow the thresholds too; a run with the same ones writes nothing."""
     monday = night({501: ONE})

@@ -155,7 +155,7 @@ class FolderArchive(Archive):
         super().__init__(None, "bucket")
         self._path = path
 
-    async def get(self, key: str, path: Path) -> None:
+    async def get(self, key: str, path: Path, *, sha256: str) -> None:
         """Copy the file."""
         shutil.copyfile(self._path, path)
 
@@ -331,7 +331,7 @@ def test_no_clear_answer_to_the_submission(database: str, portals: list[Portal],
     """When the connection breaks it is unclear what was started: the next run looks before it buys."""
 
     async def story(night: Night) -> None:
-        night.account.submit_breaks = [(True, RecogniserUnavailable("reset", unclear=True))]
+        night.account.submit_breaks = [(True, RecogniserUnavailable("reset"))]
         await night.run()
         row = await night.step()
         assert (row["state"], row["reason"]) == ("failed", "recogniser_unavailable")
@@ -367,6 +367,36 @@ def test_the_bill_shows_what_was_accepted(database: str, portals: list[Portal], 
         assert await bill(night) == [("asked", None, 1, "op1", PRICE)]
         row = await night.ledger()
         assert (row["currency"], row["audio_seconds"]) == ("RUB", Decimal("61.2"))
+
+    night(database, portals, recording, story)
+
+
+def test_the_price_is_that_of_the_purchase(database: str, portals: list[Portal], recording: Path) -> None:
+    """A price that changes while the recording is at the service is not that of this recording; of the next one it is."""
+
+    async def story(night: Night) -> None:
+        night.account.answers = [Killed()]
+        await night.killed()
+        await night.run(rub_per_minute=Decimal("0.30"))
+        assert await bill(night) == [("settled", None, 1, "op1", PRICE)]
+        assert (await one(night.pool, "SELECT cost_rub FROM transcripts"))["cost_rub"] == PRICE
+        await put_step(night.pool, 1, "audio_files", "done", output_key="other")
+        await night.run(rub_per_minute=Decimal("0.30"))
+        assert [row[-1] for row in await bill(night)] == [PRICE, Decimal("0.310000")]
+
+    night(database, portals, recording, story)
+
+
+def test_the_price_of_a_second_purchase_is_todays(database: str, portals: list[Portal], recording: Path) -> None:
+    """The expired one keeps its price, what is bought in its place has the present one."""
+
+    async def story(night: Night) -> None:
+        night.account.answers = [Killed()]
+        await night.killed()
+        await age(night, timedelta(days=6))
+        night.account.answers = [OperationExpired("unknown")]
+        await night.run(rub_per_minute=Decimal("0.30"))
+        assert [row[-1] for row in await bill(night)] == [PRICE, Decimal("0.310000")]
 
     night(database, portals, recording, story)
 
@@ -559,6 +589,25 @@ def test_a_quota_that_stays_full(database: str, portals: list[Portal], recording
         assert {row[0] for row in await bill(night)} == {"settled"}
 
     night(database, portals, recording, story, calls=range(1, 13))
+
+
+def test_a_busy_storage_holds_up_nobody_else(database: str, portals: list[Portal], recording: Path) -> None:
+    """While recordings wait for the storage, those that get in go on."""
+
+    class Busy(Account):
+        async def upload(self, path: Path, object_name: str, *, in_message: bool = False) -> Reference:
+            if "sha9" not in object_name and not self.submissions:
+                raise RecogniserBusy("slow down")
+            return await super().upload(path, object_name, in_message=in_message)
+
+    async def story(night: Night) -> None:
+        night.account = Busy()
+        async with asyncio.timeout(20):
+            await night.run()
+        assert night.account.submissions[0].startswith("okna_sever-9-")
+        assert len(night.account.submissions) == 9
+
+    night(database, portals, recording, story, calls=range(1, 10))
 
 
 @pytest.mark.parametrize(("code", "retries"), [(13, 1), (3, 0)])
@@ -916,11 +965,17 @@ def test_a_short_recording_at_once(database: str, portals: list[Portal], recordi
 
 
 def test_a_call_at_once_without_an_answer_counts_as_paid(database: str, portals: list[Portal], recording: Path) -> None:
-    """There is no list to look into: each is on the bill, after two the recording goes the way that can be looked up."""
+    """There is no list to look into: each is on the bill and an outage, one a run; after two the recording goes the way
+    that can be looked up.
+    """
 
     async def story(night: Night) -> None:
         night.settings = AT_ONCE
         night.account.at_once = [RecogniserUnavailable("cut"), RecogniserUnavailable("cut")]
+        for number in (1, 2):
+            await night.run()
+            assert (await night.step())["reason"] == "recogniser_unavailable"
+            assert (len(night.account.asked_at_once), len(night.account.submissions)) == (number, 0)
         await night.run()
         assert (len(night.account.asked_at_once), len(night.account.submissions)) == (2, 1)
         assert await bill(night) == [

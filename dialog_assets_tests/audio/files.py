@@ -9,7 +9,14 @@ from pathlib import Path
 
 import av
 
+from dialog_assets.audio.values import AudioProbe, Form
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "audio"
+
+
+def form_of(found: AudioProbe) -> Form:
+    """What a conversion has to know of a recording."""
+    return Form(found.container, found.codec, found.sample_rate, found.channels)
 
 
 def write_audio(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import av
@@ -9,7 +10,7 @@ import pytest
 
 from dialog_assets.audio.convert import prepare
 from dialog_assets.audio.probe import probe
-from dialog_assets_tests.audio.files import SHARED, write_audio
+from dialog_assets_tests.audio.files import SHARED, form_of, write_audio
 
 
 def decoded(path: Path, form: str, options: dict[str, str] | None = None) -> int:
@@ -21,7 +22,7 @@ def decoded(path: Path, form: str, options: dict[str, str] | None = None) -> int
 def test_mp3_goes_as_it_is(tmp_path: Path) -> None:
     """The usual recording is not touched and nothing is written."""
     path = write_audio(tmp_path / "a.mp3", [0.5, 0.4])
-    prepared = prepare(path, probe(path), tmp_path / "out")
+    prepared = prepare(path, form_of(probe(path)), tmp_path / "out")
     assert (prepared.path, prepared.encoding, prepared.sample_rate, prepared.channels) == (path, "mp3", 8000, 2)
     assert not (tmp_path / "out").exists()
 
@@ -30,7 +31,7 @@ def test_mp3_goes_as_it_is(tmp_path: Path) -> None:
 def test_a_wav_loses_its_header_and_nothing_else(tmp_path: Path, codec: str, width: int) -> None:
     """VoiceKit takes PCM without a header: what is left is exactly the samples."""
     path = write_audio(tmp_path / "a.wav", [0.5, 0.4], 2.0, codec=codec)
-    prepared = prepare(path, probe(path), tmp_path / "out")
+    prepared = prepare(path, form_of(probe(path)), tmp_path / "out")
     raw = prepared.path.read_bytes()
     assert prepared.encoding == codec
     assert len(raw) == 2 * 8000 * 2 * width
@@ -41,26 +42,44 @@ def test_a_wav_loses_its_header_and_nothing_else(tmp_path: Path, codec: str, wid
 def test_the_vendors_own_pair_agrees(tmp_path: Path) -> None:
     """The vendor's WAV sample without its header is the vendor's raw sample."""
     path = SHARED / "sample_3.wav"
-    assert prepare(path, probe(path), tmp_path / "out").path.read_bytes() == (SHARED / "sample_3.s16").read_bytes()
+    assert (
+        prepare(path, form_of(probe(path)), tmp_path / "out").path.read_bytes()
+        == (SHARED / "sample_3.s16").read_bytes()
+    )
 
 
 def test_aac_in_mp4_becomes_adts(tmp_path: Path) -> None:
     """The same AAC packets, in the stream format that is accepted."""
     path = write_audio(tmp_path / "a.m4a", [0.5], 2.0, codec="aac", rate=16000)
-    prepared = prepare(path, probe(path), tmp_path / "out")
+    prepared = prepare(path, form_of(probe(path)), tmp_path / "out")
     assert (prepared.encoding, prepared.sample_rate) == ("aac_adts", 16000)
     again = probe(prepared.path)
     assert (again.container, again.codec) == ("aac", "aac")
-    assert prepare(prepared.path, again, tmp_path / "out2").path == prepared.path
+    assert prepare(prepared.path, form_of(again), tmp_path / "out2").path == prepared.path
 
 
 def test_other_codecs_become_pcm(tmp_path: Path) -> None:
     """FLAC is decoded to PCM of the same length and rate; a rate that is not offered becomes 16000."""
     path = write_audio(tmp_path / "a.flac", [0.5, 0.25], 2.0, codec="flac")
-    prepared = prepare(path, probe(path), tmp_path / "out")
+    prepared = prepare(path, form_of(probe(path)), tmp_path / "out")
     assert (prepared.encoding, prepared.sample_rate, prepared.channels) == ("pcm_s16le", 8000, 2)
     assert prepared.path.stat().st_size == 2 * 8000 * 2 * 2
     odd = write_audio(tmp_path / "odd.wav", [0.5], 2.0, codec="pcm_s16le", rate=9000)
-    prepared = prepare(odd, probe(odd), tmp_path / "out")
+    prepared = prepare(odd, form_of(probe(odd)), tmp_path / "out")
     assert prepared.sample_rate == 16000
     assert decoded(prepared.path, "s16le", {"sample_rate": "16000"}) == pytest.approx(32000, abs=50)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libopus", "ogg"), ("adpcm_ima_wav", "wav"), ("flac", "flac")])
+def test_a_packet_that_does_not_decode_is_left_out(tmp_path: Path, codec: str, suffix: str) -> None:
+    """What the probe lets pass is converted: the rest of the recording is not lost for a few bytes."""
+    rate = 48000 if codec == "libopus" else 8000
+    path = write_audio(tmp_path / f"a.{suffix}", [0.5], 10.0, codec=codec, rate=rate)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 40] = random.Random(4).randbytes(40)
+    path.write_bytes(data)
+    found = probe(path)
+    prepared = prepare(path, form_of(found), tmp_path / "out")
+    assert prepared.path.stat().st_size == pytest.approx(2 * found.duration_s * prepared.sample_rate, rel=0.02)
+    assert found.duration_s > 8

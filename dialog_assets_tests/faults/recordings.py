@@ -99,7 +99,7 @@ class Files(Archive):
         super().__init__(None, "bucket")
         self._recordings = recordings
 
-    async def get(self, key: str, path: Path) -> None:
+    async def get(self, key: str, path: Path, *, sha256: str) -> None:
         """Copy the file."""
         shutil.copyfile(self._recordings[int(key)], path)
 

@@ -22,6 +22,7 @@ from dialog_assets.resources import s3
 from dialog_assets.resources.environment import MissingCredential
 from dialog_assets.resources.s3 import (
     Archive,
+    ArchivedFileChanged,
     ArchivedFileMissing,
     ArchiveRefused,
     ArchiveResource,
@@ -115,6 +116,9 @@ def test_other_bytes_replace(bucket: Bucket, small: Sample, tmp_path: Path) -> N
         asyncio.run(put(once(), sample))
     assert bucket.client.get_object(Bucket=bucket.name, Key=KEY)["Body"].read() == other.read()
     assert bucket.keys() == [KEY]
+    asyncio.run(once().get(KEY, tmp_path / "back", sha256=other.sha256))
+    with pytest.raises(ArchivedFileChanged, match=f"{KEY} in bucket .* is not the recording that was archived"):
+        asyncio.run(once().get(KEY, tmp_path / "back", sha256=small.sha256))
 
 
 def test_a_large_file_goes_in_parts(bucket: Bucket, large: Sample, tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_a_large_file_goes_in_parts(bucket: Bucket, large: Sample, tmp_path: Pat
 
     async def there_and_back() -> None:
         await put(archive, large)
-        await archive.get(KEY, tmp_path / "back")
+        await archive.get(KEY, tmp_path / "back", sha256=large.sha256)
 
     asyncio.run(there_and_back())
     counts = bucket.counts()
@@ -371,10 +375,10 @@ def test_wrong_settings(
 def test_reading_what_is_not_there(bucket: Bucket, tmp_path: Path) -> None:
     """An object that is gone is one recording's trouble, a bucket that is gone everybody's."""
     with pytest.raises(ArchivedFileMissing, match=f"{KEY} is not in bucket"):
-        asyncio.run(once().get(KEY, tmp_path / "back"))
+        asyncio.run(once().get(KEY, tmp_path / "back", sha256="0"))
     gone = Archive(once().client, "gone")
     with pytest.raises(ArchiveRefused, match="bucket gone does not exist"):
-        asyncio.run(gone.get(KEY, tmp_path / "back"))
+        asyncio.run(gone.get(KEY, tmp_path / "back", sha256="0"))
     assert list(tmp_path.iterdir()) == []
 
 
