@@ -65,6 +65,7 @@ class Account:
     raw: dict[str, Any] = field(default_factory=lambda: SPEECH)
     answers: list[Any] = field(default_factory=list)
     submit_breaks: list[tuple[bool, BaseException]] = field(default_factory=list)
+    find_breaks: list[SpeechError] = field(default_factory=list)
     at_once: list[Any] = field(default_factory=list)
     operations: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
@@ -102,6 +103,8 @@ class Account:
     async def find(self, label: Label) -> str | None:
         """The operation of that request."""
         self.finds.append(label.request_id)
+        if self.find_breaks:
+            raise self.find_breaks.pop(0)
         return self.operations.get(label.request_id) if self.groups.get(label.request_id) == label.group else None
 
     async def poll(self, operation_id: str, label: Label | None) -> Pending | Done | Failed:
@@ -293,6 +296,23 @@ def test_killed_after_the_submission_arrived(database: str, portals: list[Portal
         assert night.account.finds == night.account.submissions
         row = await night.ledger()
         assert (row["state"], row["attempts"], row["vendor_request_id"]) == ("settled", 1, "op1")
+
+    night(database, portals, recording, story)
+
+
+def test_what_could_not_be_found_at_first(database: str, portals: list[Portal], recording: Path) -> None:
+    """The list is out of reach when the run begins: the recording's turn looks again, and writes down what it finds."""
+
+    async def story(night: Night) -> None:
+        night.account.submit_breaks = [(True, Killed())]
+        await night.killed()
+        night.account.find_breaks = [RecogniserUnavailable("down")]
+        night.account.answers = [Killed()]
+        await night.killed()
+        assert len(night.account.finds) == 2
+        assert await bill(night) == [("asked", None, 1, "op1", PRICE)], "before it waits for the answer"
+        await night.run()
+        assert (len(night.account.submissions), len(night.account.finds)) == (1, 2)
 
     night(database, portals, recording, story)
 
