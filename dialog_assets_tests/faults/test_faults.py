@@ -28,6 +28,8 @@ from dialog_assets_tests.faults.support import (
     snapshot,
 )
 
+pytestmark = pytest.mark.xdist_group("calm_week")  # what they are compared with is made once
+
 DAMAGED = (5020, "audio_files", "recording_not_audio")
 """The one call of the week that cannot be done: its recording is no audio."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from dialog_assets.cli.world import SandboxProcess
 from dialog_assets_tests.faults.support import (
@@ -29,6 +30,8 @@ from dialog_assets_tests.faults.support import (
     snapshot,
     surplus,
 )
+
+pytestmark = pytest.mark.xdist_group("calm_week")  # what they are compared with is made once
 
 SEED = 20260302
 LONGEST_DELAY_S = 0.06

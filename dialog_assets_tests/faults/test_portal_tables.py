@@ -35,6 +35,8 @@ from dialog_assets_tests.faults import portal_scripts as scripts
 from dialog_assets_tests.faults.portal import CREDENTIALS, FAMILIES, FIRST, NAME, OWNERS, CredentialKind, Site, site
 from dialog_assets_tests.faults.support import Snapshot, differences, fresh_database, snapshot
 
+pytestmark = pytest.mark.xdist_group("struck_nights")  # what they are compared with is made once
+
 DAYS = 2
 CALLS = 500
 NIGHT = tuple(FIRST.date() + timedelta(days=number) for number in range(-1, DAYS + 2))
