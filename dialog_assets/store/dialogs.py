@@ -29,7 +29,9 @@ async def example(connection: Connection, portal: str) -> Row | None:
                        'text', x.text, 'quotes', x.quotes) ORDER BY r.title) AS scores
             FROM criteria_scores x
             JOIN criteria r ON r.portal = x.portal AND r.name = x.criterion AND r.version = x.version
-            WHERE x.portal = c.portal AND x.call_id = c.call_id
+            WHERE x.portal = c.portal AND x.call_id = c.call_id AND EXISTS (
+                SELECT FROM classifications k WHERE k.portal = c.portal AND k.call_id = c.call_id
+                    AND x.criterion || '@' || x.version = ANY(k.criteria))
         ) s ON s.scores IS NOT NULL
         LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
         JOIN audio_files a ON a.portal = c.portal AND a.call_id = c.call_id

@@ -144,7 +144,7 @@ def _view(portal: str) -> sql.Composed:
                         AND x.entity_id = d.deal_id AND coalesce(x.created_at, '-infinity') <= c.started_at
                     WHERE d.portal = c.portal AND d.entity_type = c.entity_type AND d.entity_id = c.entity_id
                 ) AS deal_stages_at_call,
-                t.marks, t.role_check
+                t.marks, t.role_check, a.marks AS audio_marks
             FROM calls c
             LEFT JOIN users u ON u.portal = c.portal AND u.user_id = c.user_id
             LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
@@ -152,15 +152,17 @@ def _view(portal: str) -> sql.Composed:
             LEFT JOIN transcripts t ON t.portal = c.portal AND t.call_id = c.call_id
             LEFT JOIN fixed_dialogs f ON f.portal = c.portal AND f.call_id = c.call_id
             LEFT JOIN LATERAL (
-                SELECT jsonb_object_agg(latest.criterion, latest.score) AS scores,
-                       round(avg(100.0 * (latest.score - latest.scale_min) / (latest.scale_max - latest.scale_min)), 1)
+                SELECT jsonb_object_agg(in_force.criterion, in_force.score) AS scores,
+                       round(avg(100.0 * (in_force.score - in_force.scale_min) / (in_force.scale_max - in_force.scale_min)), 1)
                            AS score_percent
                 FROM (
-                    SELECT DISTINCT ON (x.criterion) x.criterion, x.score, r.scale_min, r.scale_max
+                    SELECT x.criterion, x.score, r.scale_min, r.scale_max
                     FROM criteria_scores x
                     LEFT JOIN criteria r ON r.portal = x.portal AND r.name = x.criterion AND r.version = x.version
-                    WHERE x.portal = c.portal AND x.call_id = c.call_id ORDER BY x.criterion, x.created_at DESC
-                ) latest
+                    WHERE x.portal = c.portal AND x.call_id = c.call_id AND EXISTS (
+                        SELECT FROM classifications k WHERE k.portal = c.portal AND k.call_id = c.call_id
+                            AND x.criterion || '@' || x.version = ANY(k.criteria))
+                ) in_force
             ) s ON true
             WHERE c.portal = {portal}
             """

@@ -302,7 +302,7 @@ async def fill_two_calls(pool: Pool) -> None:
         await audio_files.put(connection, PORTAL, 1, {"record_source": "disk", "record_file_id": 1001,
             "s3_bucket": "b", "s3_key": "k",
             "sha256": "s", "bytes": 1, "container": "mp3", "codec": "mp3", "sample_rate": 8000, "channels": 2,
-            "bit_rate": None, "duration_s": Decimal("60.5"), "peak_dbfs": [-3.0, -9.0]})  # fmt: skip
+            "bit_rate": None, "duration_s": Decimal("60.5"), "peak_dbfs": [-3.0, -9.0], "marks": ["crosstalk"]})  # fmt: skip
         await transcripts.put(connection, PORTAL, 1, recogniser="r", operation_id="o", sha256="s", raw={},
             turns=TURNS, talk_metrics={"silence_share": 0.1}, cost_rub=Decimal("0.18"), marks=["roles_disagree"],
             role_check={"verdict": "disagrees"}, dialog_rules="r")  # fmt: skip
@@ -313,23 +313,24 @@ async def fill_two_calls(pool: Pool) -> None:
         ]
         await fixed_dialogs.put(connection, PORTAL, 1, turns=fixed, edits=[], prompt_version="1", model="m",
             cost_rub=Decimal(0))  # fmt: skip
-        category = {"category_version": "1", "reason": "r", "criteria": [], "prompt_version": "1", "model": "m",
-            "cost_rub": Decimal(0)}  # fmt: skip
+        category = {"category_version": "1", "reason": "r", "prompt_version": "1", "model": "m", "cost_rub": Decimal(0)}
         await classifications.replace(connection, PORTAL, 1, [
-            {**category, "category": "new_order", "confidence": 60}, {**category, "category": "price_talk", "confidence": 90}
+            {**category, "category": "new_order", "confidence": 60, "criteria": ["greeting@old", "needs@1"]},
+            {**category, "category": "price_talk", "confidence": 90, "criteria": ["greeting@old", "objections@1"]},
         ])  # fmt: skip
         score = {"text": "t", "quotes": [], "prompt_version": "1", "model": "m", "cost_rub": Decimal(0)}
         for name in ("greeting", "needs", "objections"):
             await connection.execute(
                 "INSERT INTO criteria SELECT %s, %s, unnest(%s::text[]), 't', 't', 0, 10, false",
-                [PORTAL, name, ["1", "new"]],
+                [PORTAL, name, ["1", "old", "new"]],
             )
         await criteria_scores.put(connection, PORTAL, 1, "dialog", [
-            {**score, "criterion": "greeting", "version": "old", "applicable": True, "score": 2}
+            {**score, "criterion": "greeting", "version": "old", "applicable": True, "score": 8},
+            {**score, "criterion": "dropped", "version": "1", "applicable": True, "score": 0},
         ])  # fmt: skip
     async with pool.connection() as connection:
         await criteria_scores.put(connection, PORTAL, 1, "dialog", [
-            {**score, "criterion": "greeting", "version": "new", "applicable": True, "score": 8},
+            {**score, "criterion": "greeting", "version": "new", "applicable": True, "score": 2},
             {**score, "criterion": "needs", "version": "1", "applicable": True, "score": 5},
             {**score, "criterion": "objections", "version": "1", "applicable": False, "score": None},
         ])  # fmt: skip
@@ -346,7 +347,10 @@ async def fill_two_calls(pool: Pool) -> None:
 
 
 def test_the_flat_view_has_one_row_a_call(database: str) -> None:
-    """However many deals, categories, scores, versions and payments a call has, it is one row with all of them."""
+    """However many deals, categories, scores, versions and payments a call has, it is one row with all of them.
+
+    Scores are those of the criteria in the wording that its categories select now, whichever was given last.
+    """
 
     async def work(pool: Pool) -> None:
         await fill_two_calls(pool)
@@ -355,6 +359,7 @@ def test_the_flat_view_has_one_row_a_call(database: str) -> None:
         assert (full["user_name"], full["entity_title"], full["deals"]) == ("Анна", "Иван", 2)
         assert full["dialog"] == "[00:00] operator: Добрый день\n[01:05] client: Мне нужно окно.\n[100:00] operator: Да"
         assert (full["marks"], full["role_check"]) == (["roles_disagree"], {"verdict": "disagrees"})
+        assert full["audio_marks"] == ["crosstalk"]
         assert full["talk_metrics"] == {"silence_share": 0.1}
         assert full["categories"] == ["price_talk", "new_order"]
         assert full["scores"] == {"greeting": 8, "needs": 5, "objections": None}
