@@ -54,7 +54,7 @@ async def decide_again(run: StepRun) -> int:
     """Decide by the portal's present thresholds what was decided by others; returns how many calls were looked at.
 
     A call that is let through now is on the worklist of transcripts by itself, one that is stopped now is not any more;
-    what has been recognised stays.
+    what is recognised, or at the recogniser, stays.
     """
     thresholds = run.portal.audio.thresholds
     key = gate_key(thresholds)

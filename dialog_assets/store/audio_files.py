@@ -115,7 +115,7 @@ async def decide(
 ) -> None:
     """Write what a gate made of archived recordings: call, the reason to skip it or None, marks.
 
-    A recording whose recognition is bought and not stored yet is not stopped any more.
+    A recording whose recognition is bought is not stopped any more.
     """
     if not decisions:
         return
@@ -132,7 +132,10 @@ async def decide(
                 AND reason IS DISTINCT FROM %(skip)s
                 AND (%(skip)s::text IS NULL OR NOT EXISTS (
                     SELECT FROM ledger WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'transcripts'
-                        AND state IN ('asked', 'answered')))
+                        AND state IN ('asked', 'answered')
+                    UNION ALL
+                    SELECT FROM call_steps t WHERE t.portal = %(portal)s AND t.call_id = %(call_id)s AND t.step = 'transcripts'
+                        AND (t.state = 'done' OR t.state = 'skipped' AND t.input_key IS NOT NULL)))
             """,
             [{"skip": skip, "portal": portal, "call_id": call_id} for call_id, skip, _ in decisions],
         )
