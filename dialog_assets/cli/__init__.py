@@ -27,10 +27,16 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        import psycopg
+
         try:
             return super().invoke(ctx)
         except DialogAssetsError as error:
             raise click.ClickException(str(error)) from error
+        except psycopg.errors.UndefinedTable as error:
+            raise click.ClickException(
+                "The database has not all tables of this version: run dialog-assets setup-portals."
+            ) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -38,14 +44,16 @@ class _Group(click.Group):
 def main() -> None:
     """Nightly phone calls of Bitrix24 portals: archive, recognise, correct, classify, score, summarise.
 
-    Settings come from the environment, or from a file .env in the project's folder (see .env.example).
+    Start it in the project's folder. Settings come from the environment, or from the file .env there (see .env.example).
     """
     load_dotenv(Path(".env"))
 
 
 def _portals() -> list[Portal]:
+    from dialog_assets.cli.instance import check_folder
     from dialog_assets.portals import load_portals, portals_folder
 
+    check_folder()
     return load_portals(portals_folder())
 
 
@@ -87,7 +95,9 @@ def setup_portals(as_json: bool) -> None:
 @main.command()
 @click.option("--portal", "name", required=True, help="Portal id, the name of its file.")
 @click.option("--date", "day", type=DAY, help="One day; by default the night's work: yesterday and the trailing days.")
-@click.option("--step", "steps", multiple=True, help="Only this step; may be given several times.")
+@click.option(
+    "--step", "steps", multiple=True, help="Only this step, e.g. criteria_scores; may be given several times."
+)
 @click.option("--retry-failed", is_flag=True, help="Try calls again that failed for good.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(name: str, day: datetime | None, steps: tuple[str, ...], retry_failed: bool, as_json: bool) -> None:
@@ -110,7 +120,9 @@ def run(name: str, day: datetime | None, steps: tuple[str, ...], retry_failed: b
 @click.option("--portal", "name", required=True, help="Portal id, the name of its file.")
 @click.option("--from", "first", type=DAY, required=True, help="First day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, help="Last day, included.")
-@click.option("--step", "steps", multiple=True, help="Only this step; may be given several times.")
+@click.option(
+    "--step", "steps", multiple=True, help="Only this step, e.g. criteria_scores; may be given several times."
+)
 @click.option("--retry-failed", is_flag=True, help="Try calls again that failed for good.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def backfill(
@@ -139,6 +151,7 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
         click.echo(json.dumps({"runs": [vars(result) for result in results], "days": tables.as_json(days)}))
     else:
         tables.print_days(days)
+        tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
         for result in results:
             for error in result.errors:
                 click.echo(f"Error: {error}", err=True)
@@ -157,12 +170,14 @@ def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | No
     from dialog_assets.store import server
 
     bounds = _bounds(first, last)
-    days = asyncio.run(tables.read_days(server.database_url(), _chosen(names), *bounds))
+    portals = _chosen(names)
+    url = server.database_url()
+    days = asyncio.run(tables.read_days(url, portals, *bounds))
     if as_json:
         click.echo(json.dumps(tables.as_json(days)))
         return
     tables.print_days(days)
-    tables.print_reasons(days)
+    tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
 
 
 @main.command()
@@ -176,7 +191,8 @@ def costs(names: tuple[str, ...], first: datetime | None, last: datetime | None,
     from dialog_assets.store import server
 
     bounds = _bounds(first, last)
-    rows = asyncio.run(tables.read_costs(server.database_url(), _chosen(names), *bounds))
+    portals = _chosen(names)
+    rows = asyncio.run(tables.read_costs(server.database_url(), portals, *bounds))
     if as_json:
         click.echo(json.dumps(rows, default=str))
     else:

@@ -105,7 +105,7 @@ def _tell(url: str, days: tables.Days, bought: dict[str, int], seconds: float) -
     )
     tables.print_days(days)
     click.echo("Where calls stopped, and why:\n")
-    tables.print_reasons(days)
+    tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
     click.echo("\nOne call in full:\n")
     asyncio.run(tables.print_example(url, PLAYED[0]))
     click.echo(

@@ -17,14 +17,19 @@ class NotInProject(DialogAssetsError):
     """A command was started where the project's files are not."""
 
 
+def check_folder() -> None:
+    """Raises NotInProject where the project's files, and so .env and the data, are not."""
+    if not CONFIGURATION.exists():
+        raise NotInProject(f"There is no dagster.yaml in {Path.cwd()}: run this command in the project's folder.")
+
+
 def prepare() -> str:
     """Find the databases and set what Dagster's own processes read; returns the application database's URL.
 
     Sets DATABASE_URL, DAGSTER_POSTGRES_URL, DAGSTER_HOME (a folder of its own, so that Dagster's run files stay out of
     the project's root). Raises DatabaseUnreachable, NotInProject.
     """
-    if not CONFIGURATION.exists():
-        raise NotInProject(f"There is no dagster.yaml in {Path.cwd()}: run this command in the project's folder.")
+    check_folder()
     url = server.database_url()
     os.environ["DATABASE_URL"] = url
     os.environ["DAGSTER_POSTGRES_URL"] = server.dagster_url(url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,7 @@ from dialog_assets.assets import figures
 from dialog_assets.assets.figures import STATES, Figures
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.portals import Portal
-from dialog_assets.store import calls, dialogs, ledger
+from dialog_assets.store import call_steps, calls, dialogs, ledger
 from dialog_assets.store.pool import open_pool
 
 Days = dict[str, dict[date, dict[str, Figures]]]
@@ -31,6 +31,9 @@ TITLES = {
     "criteria_scores": "scored",
 }
 """Columns of the table of days."""
+
+Failed = dict[tuple[str, str, str], list[dict[str, Any]]]
+"""(portal, step, reason) → calls with call_id, day and detail, the newest first."""
 
 ROLES = {"operator": "Оператор", "client": "Клиент", "speaker": "Голос"}
 
@@ -55,6 +58,18 @@ async def read_days(url: str, portals: Sequence[Portal], first: date | None, las
                 for day, found in (await figures.read(connection, portal.portal, step, start, end)).items():
                     days[portal.portal].setdefault(day, {})[step] = found
     return days
+
+
+async def read_failed(url: str, days: Days) -> Failed:
+    """The calls that failed on these days, at most twenty of a portal's step."""
+    found: Failed = {}
+    async with open_pool(url, size=2) as pool, pool.connection() as connection:
+        for portal, by_day in days.items():
+            for step in UPSTREAM:
+                if any(by_step[step].states["failed"] for by_step in by_day.values()):
+                    for row in await call_steps.failures(connection, portal, step, min(by_day), max(by_day)):
+                        found.setdefault((portal, step, row["reason"]), []).append(row)
+    return found
 
 
 async def read_costs(
@@ -112,8 +127,10 @@ def print_days(days: Days) -> None:
     console().print(table)
 
 
-def print_reasons(days: Days) -> None:
-    """Why calls were skipped, failed or are waiting: the step where that happened first, and how many."""
+def print_reasons(days: Days, failed: Failed) -> None:
+    """Why calls were skipped, failed (and which) or are waiting: the step where that happened first, and how many. And what
+    is odd about recordings and dialogs that went on.
+    """
     out = console()
     for portal, by_day in days.items():
         for step in UPSTREAM:
@@ -122,14 +139,38 @@ def print_reasons(days: Days) -> None:
                 own.update(_own_reasons(by_step, step))
             for (state, reason), number in sorted(own.items()):
                 out.print(f"  {portal}/{step}: {number} {state}: {reason}")
+                for row in failed.get((portal, step, reason), ()) if state == "failed" else ():
+                    out.print(f"      call {row['call_id']} of {row['day']}: {row['detail'] or reason}", markup=False)
+            for told in _odd(step, by_day.values()):
+                out.print(f"  {portal}/{step}: {told}", markup=False)
+
+
+def _odd(step: str, days: Iterable[dict[str, Figures]]) -> list[str]:
+    """The step's marks."""
+    found: Counter[str] = Counter()
+    for by_step in days:
+        found.update({"dialogs": by_step[step].states["done"]})
+        found.update(by_step[step].numbers)
+    told = [
+        f"{number} marked {name.removeprefix('marked_')}"
+        for name, number in found.items()
+        if name.startswith("marked_")
+    ]
+    if found["roles_disagree"]:
+        told.append(
+            f"{found['roles_disagree']} of {found['dialogs']} dialogs contradict `channels` of the portal's file: "
+            "marked roles_disagree, look at role_check"
+        )
+    return told
 
 
 def _first_reasons(by_step: dict[str, Figures]) -> str:
     """The calls that are not scored, by what first held them up."""
-    parts = []
+    found: Counter[str] = Counter()
     for step in TITLES:
-        parts += [f"{number} {reason}" for (_, reason), number in sorted(_own_reasons(by_step, step).items())]
-    return ", ".join(parts)
+        for (_, reason), number in sorted(_own_reasons(by_step, step).items()):
+            found[reason] += number
+    return ", ".join(f"{number} {reason}" for reason, number in found.items())
 
 
 def _own_reasons(by_step: dict[str, Figures], step: str) -> Counter[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """The figures of a dialog: who talks how much, how fast, and how the two take turns. Pure functions of turns and times.
 
 Names end in the role that they are of, units come before it (`_s` seconds). A figure that a dialog cannot have is null:
-all of operator and client in mono, a reaction where nobody answered. Shares are rounded to 3 places, the rest to 1.
+all of operator and client in mono, the pace of who says nothing, a reaction where nobody answered. Shares are rounded to 3
+places, the rest to 1.
 """
 
 from __future__ import annotations
@@ -50,11 +51,7 @@ def talk_metrics(turns: Sequence[Turn], duration_s: float, *, backchannel_ms: in
         absent = mono and role != "speaker"
         metrics |= {
             f"talk_ratio_{role}": None if absent else round(talk[role] / total, 3) if total else 0.0,
-            f"words_per_minute_{role}": None
-            if absent
-            else round(words * 60_000 / talk[role], 1)
-            if talk[role]
-            else 0.0,
+            f"words_per_minute_{role}": round(words * 60_000 / talk[role], 1) if talk[role] else None,
             f"turns_{role}": None if absent else len(own),
             f"words_{role}": None if absent else words,
             f"profanity_{role}": None if absent else sum(profanity_count(turn.text) for turn in own),

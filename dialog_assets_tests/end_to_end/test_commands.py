@@ -160,7 +160,38 @@ def test_coverage_counts_the_world(week: Week, world: World, command: Command) -
         assert states == entry["calls"] == calls[entry["portal"], entry["day"]]
         assert sum(reason["calls"] for reason in entry["reasons"]) == states - entry["done"]
     assert one == [entry for entry in told if (entry["portal"], entry["day"]) == ("okna_sever", "2026-03-06")]
+    (number,) = rows(week.database, "SELECT call_id FROM call_steps WHERE state = 'failed' AND step = 'audio_files'")
     assert "okna_sever/audio_files: 1 failed: recording_not_audio" in shown
+    assert f"call {number['call_id']} of 2026-03-06: " in shown
+    assert "okna_sever/audio_files: 2 marked mono" in shown
+    assert "roles_disagree" not in shown
+
+
+def test_coverage_tells_of_roles_that_the_words_contradict(week: Week, command: Command) -> None:
+    """A wrong `channels` is seen where the first day is looked at, not only in the UI."""
+    with copy_of(week.database) as url, database_is(url):
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE transcripts SET marks = '{roles_disagree}' WHERE portal = 'okna_sever' AND call_id = 5001"
+            )
+        shown = command("coverage", "--portal", "okna_sever", "--from", "2026-03-02", "--to", "2026-03-02").stdout
+    assert "dialogs contradict `channels` of the portal's file: marked roles_disagree" in shown
+
+
+@pytest.mark.parametrize("arguments", [("coverage",), ("costs",), ("doctor",)])
+def test_a_database_without_tables(postgres: str, command: Command, arguments: tuple[str, ...]) -> None:
+    """One sentence that says what to do, instead of Postgres' own."""
+    name = f"bare_{os.getpid()}"
+    with psycopg.connect(server.with_database(postgres, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            with database_is(server.with_database(postgres, name)):
+                told = command(*arguments)
+            assert told.exit_code == 1
+            assert "run dialog-assets setup-portals" in told.output
+            assert "Traceback" not in told.output
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def test_costs_add_up_to_the_ledger(week: Week, command: Command) -> None:

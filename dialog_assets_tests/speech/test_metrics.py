@@ -63,6 +63,13 @@ def test_the_figures_of_the_first_release_keep_their_meaning() -> None:
     assert (figures["silence_share"], figures["longest_monologue_s"]) == (0.2, 4.0)
 
 
+def test_who_says_nothing_has_no_pace() -> None:
+    """Null, so that averages leave it out; the share of a silent side is 0."""
+    figures = talk_metrics([turn("client", 1, 5)], 10)
+    assert (figures["words_per_minute_operator"], figures["talk_ratio_operator"]) == (None, 0.0)
+    assert talk_metrics([], 10)["words_per_minute_client"] is None
+
+
 def test_a_listener_neither_interrupts_nor_answers() -> None:
     """`Угу` inside the other's turn is counted apart; it is no answer to wait for, and nobody interrupts it."""
     turns = [
