@@ -21,6 +21,7 @@ from dialog_assets.assets.temporary import room_in, work_folder
 from dialog_assets.audio.gate import gate
 from dialog_assets.audio.values import AudioProbe
 from dialog_assets.audio.workers import Inspectors
+from dialog_assets.bitrix24.errors import RecordingUnavailableError
 from dialog_assets.bitrix24.recordings import Found, Recordings, Wanted
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
@@ -151,6 +152,11 @@ async def archive_one(
     with path.open("wb") as target:
         fetched = await recordings.fetch(item.wanted, item.found, target)
     found = await inspectors.inspect(path)
+    if found.measures.missing_s and not fetched.told:
+        # Cut on the way as likely as at its source: the next run fetches it anew.
+        raise RecordingUnavailableError(
+            "truncated", f"of call {item.call_id}", description=f"{found.measures.missing_s:.0f} s are missing"
+        )
     extension, content_type = NAMED.get(
         found.container, (found.container.partition(",")[0], "application/octet-stream")
     )

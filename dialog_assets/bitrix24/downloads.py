@@ -29,7 +29,7 @@ from dialog_assets.bitrix24.errors import (
 )
 from dialog_assets.bitrix24.outside import NotAllowedError, OutsideHosts
 
-__all__ = ["MAX_BYTES", "TIMEOUT_S", "Place", "RecordingUnavailableError", "Way", "download"]
+__all__ = ["MAX_BYTES", "TIMEOUT_S", "Downloaded", "Place", "RecordingUnavailableError", "Way", "download"]
 
 Way = Literal["disk", "activity", "provider"]
 
@@ -62,6 +62,14 @@ class Place:
     size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """How many bytes came, and whether anybody had told that it would be so many: else nothing tells a cut file."""
+
+    bytes: int
+    told: bool
+
+
 Again = Callable[[], Awaitable[Place]]
 """Asks for the same recording's place once more: URLs die with their token, portals move, recordings are replaced."""
 
@@ -75,8 +83,8 @@ async def download(
     again: Again | None = None,
     max_bytes: int = MAX_BYTES,
     timeout_s: float = TIMEOUT_S,
-) -> int:
-    """Write the whole recording to `target` (seekable, from its current position); returns the number of bytes.
+) -> Downloaded:
+    """Write the whole recording to `target` (seekable, from its current position).
 
     A cut costs the rest of the file only; attempts are counted anew where one got on. `outside` are the hosts that a
     place, or a redirect, outside the portal may name.
@@ -99,7 +107,7 @@ async def download(
         )
     if not _is_audio(transfer.head):
         raise RecordingUnavailableError("not_audio", place.name, description="no known audio format")
-    return transfer.received
+    return Downloaded(transfer.received, transfer.told)
 
 
 async def _repeat(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHosts, again: Again | None) -> None:
@@ -145,6 +153,7 @@ class _Transfer:
     head: bytes = b""
     tag: str | None = None
     size: int | None = None
+    told: bool = False
     furthest: int = 0
 
     def __post_init__(self) -> None:
@@ -181,6 +190,8 @@ class _Transfer:
         length = response.headers.get("content-length", "")
         if self.size is None and response.status_code == httpx2.codes.OK and length.isdecimal():
             self.size = int(length)
+        # The end of a chunked answer is a part of it.
+        self.told = self.size is not None or "transfer-encoding" in response.headers
         self.tag = self.tag or response.headers.get("etag") or response.headers.get("last-modified")
 
     def overflow(self) -> RecordingUnavailableError | None:
@@ -346,12 +357,20 @@ def _page_error(status: int, content: bytes, place: Place) -> Bitrix24Error:
 _HEAD_BYTES = 16
 
 
+_BEGINNINGS = (
+    *(b"RIFF", b"RF64", b"riff", b"OggS", b"ID3", b"fLaC", b"#!AMR", b"FORM", b".snd", b"caff"),
+    b"\x1aE\xdf\xa3",
+    b"0&\xb2u",
+)
+"""WAV and its longer kinds, Ogg, tagged MP3, FLAC, AMR, AIFF, AU, CAF; Matroska and WebM; WMA."""
+
+
 def _is_audio(head: bytes) -> bool:
-    """RIFF/WAVE, ID3, Ogg, or a valid frame header of MPEG audio (layers II and III) or of AAC in ADTS.
+    """How a format of recordings begins, or a valid frame header of MPEG audio (layers II and III) or of AAC in ADTS.
 
     The sync word alone would let a UTF-16 text (FF FE, which reads as layer I) and a run of FF pass.
     """
-    if head[:4] in (b"RIFF", b"OggS") or head[:3] == b"ID3":
+    if head.startswith(_BEGINNINGS) or head[4:8] == b"ftyp":
         return True
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False

@@ -73,7 +73,7 @@ class Bitrix24AccessError(Bitrix24Error):
     @property
     def of_method(self) -> bool:
         """Whether the credential is good and only may not call this method, so that others may do."""
-        return self.code == "" or self.code.upper() in _METHOD_CODES
+        return self.code.upper() in _METHOD_CODES or (self.code == "" and self.status not in (401, 402, 403))
 
 
 class Bitrix24LimitError(Bitrix24Error):

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
 from dialog_assets.bitrix24.credentials import origin_of
-from dialog_assets.bitrix24.downloads import MAX_BYTES, TIMEOUT_S, Place, Way, download
+from dialog_assets.bitrix24.downloads import MAX_BYTES, TIMEOUT_S, Downloaded, Place, Way, download
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24DataError,
@@ -48,10 +48,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A recording that came: by which way, and how many bytes."""
+    """A recording that came: by which way, how many bytes, and whether it was told that it would be so many."""
 
     way: Way
     bytes: int
+    told: bool = True
 
 
 class Recordings:
@@ -107,7 +108,8 @@ class Recordings:
                     raise place
                 continue
             try:
-                return Fetched(way, await self._download(wanted, place, target))
+                came = await self._download(wanted, place, target)
+                return Fetched(way, came.bytes, came.told)
             except RecordingUnavailableError as error:
                 if error.reason not in _CLOSED:
                     raise
@@ -116,7 +118,7 @@ class Recordings:
             target.truncate()
         raise first or _no_way(wanted)
 
-    async def _download(self, wanted: Wanted, place: Place, target: BinaryIO) -> int:
+    async def _download(self, wanted: Wanted, place: Place, target: BinaryIO) -> Downloaded:
         async def again() -> Place:
             found = await self._one(wanted, place.way)
             if isinstance(found, Place):
@@ -149,14 +151,15 @@ class Recordings:
         try:
             return await ask(some)
         except Bitrix24AccessError as error:
-            if not error.of_method or sum(map(self._is_allowed, _WAYS)) == 1:
-                raise
-            return {
-                one.call_id: RecordingUnavailableError("refused", f"of call {one.call_id}", description=error.code)
-                for one in some
-            }
+            return {one.call_id: self._refused(one, error) for one in some}
         except Bitrix24Error as error:
             return {one.call_id: error for one in some}
+
+    def _refused(self, one: Wanted, error: Bitrix24AccessError) -> RecordingUnavailableError:
+        """A way that the credential may not go is closed; raises the error where no other is left, or the key is refused."""
+        if not error.of_method or sum(map(self._is_allowed, _WAYS)) == 1:
+            raise error
+        return RecordingUnavailableError("refused", f"of call {one.call_id}", description=error.code)
 
     def _is_allowed(self, way: Way) -> bool:
         """Whether the portal's settings leave this way. A webhook gets activities' links without a token: they lead nowhere."""
@@ -166,7 +169,13 @@ class Recordings:
         outcomes = await self._client.batch(
             {str(one.call_id): ("disk.file.get", {"id": one.file_id}) for one in wanted}
         )
-        return {one.call_id: _disk_place(one.file_id or 0, outcomes[str(one.call_id)]) for one in wanted}
+        found: dict[int, Found] = {}
+        for one in wanted:
+            try:
+                found[one.call_id] = _disk_place(one.file_id or 0, outcomes[str(one.call_id)])
+            except Bitrix24AccessError as error:
+                found[one.call_id] = self._refused(one, error)
+        return found
 
     async def _in_activities(self, wanted: Sequence[Wanted]) -> dict[int, Found]:
         method = "crm.activity.list"

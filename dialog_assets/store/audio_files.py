@@ -115,18 +115,26 @@ async def decide(
 ) -> None:
     """Write what a gate made of archived recordings: call, the reason to skip it or None, marks.
 
-    A recording whose recognition is bought is not stopped any more.
+    A recording whose recognition is bought is not stopped any more; as long as nothing came of it, it is not decided.
     """
     if not decisions:
         return
     async with connection.cursor() as cursor:
         await cursor.executemany(
-            "UPDATE audio_files SET marks = %s, gate = %s WHERE portal = %s AND call_id = %s",
-            [(list(marks), gate, portal, call_id) for call_id, _, marks in decisions],
+            """
+            UPDATE audio_files a SET marks = %(marks)s, gate = %(gate)s
+            WHERE portal = %(portal)s AND call_id = %(call_id)s AND (%(skip)s::text IS NULL OR NOT EXISTS (
+                SELECT FROM ledger l WHERE l.portal = a.portal AND l.call_id = a.call_id AND l.step = 'transcripts'
+                    AND l.state IN ('asked', 'answered')))
+            """,
+            [
+                {"portal": portal, "call_id": call_id, "gate": gate, "skip": skip, "marks": list(marks)}
+                for call_id, skip, marks in decisions
+            ],
         )
         await cursor.executemany(
             """
-            UPDATE call_steps SET state = CASE WHEN %(skip)s::text IS NULL THEN 'done' ELSE 'skipped' END, reason = %(skip)s,
+            UPDATE call_steps s SET state = CASE WHEN %(skip)s::text IS NULL THEN 'done' ELSE 'skipped' END, reason = %(skip)s,
                 updated_at = now()
             WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'audio_files'
                 AND reason IS DISTINCT FROM %(skip)s
@@ -135,7 +143,7 @@ async def decide(
                         AND state IN ('asked', 'answered')
                     UNION ALL
                     SELECT FROM call_steps t WHERE t.portal = %(portal)s AND t.call_id = %(call_id)s AND t.step = 'transcripts'
-                        AND (t.state = 'done' OR t.state = 'skipped' AND t.input_key IS NOT NULL)))
+                        AND t.state IN ('done', 'skipped') AND t.input_key = s.output_key))
             """,
             [{"skip": skip, "portal": portal, "call_id": call_id} for call_id, skip, _ in decisions],
         )

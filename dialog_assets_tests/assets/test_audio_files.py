@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from dialog_assets.assets import audio_files as asset
 from dialog_assets.assets.audio_files import archive_recordings
 from dialog_assets.assets.steps import StepRun
+from dialog_assets.bitrix24.recordings import Fetched, Recordings
 from dialog_assets.portals import AudioSettings
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.s3 import Archive, ArchiveRefused, ArchiveResource
@@ -308,7 +309,7 @@ def test_changed_thresholds_decide_again_without_fetching(night: Make, tmp_path:
 
 @pytest.mark.parametrize("state", ["asked", "answered"])
 def test_what_is_bought_is_not_stopped(night: Make, state: str) -> None:
-    """A stricter gate comes too late for a recording that is at the recogniser; it is told in the marks only."""
+    """A stricter gate comes too late for a recording that is at the recogniser; if nothing comes of it, it is decided."""
     monday = night({501: ONE, 502: ONE})
     monday.calls(c1=501, c2=502)
     monday.run()
@@ -321,6 +322,36 @@ def test_what_is_bought_is_not_stopped(night: Make, state: str) -> None:
     monday.run(min_speech_s=1000)
     assert monday.states()[1] == ("done", None)
     assert monday.states()[2][0] == "skipped"
+    with psycopg.connect(monday.database) as connection:
+        connection.execute("UPDATE ledger SET state = 'failed'")
+    monday.run(min_speech_s=1000)
+    assert monday.states()[1][0] == "skipped"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_recording_that_ends_early(
+    night: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    """Cut in the portal, it is archived, marked and recognised; where it may have been cut on the way, it is fetched anew."""
+    cut = tmp_path / "cut.mp3"
+    cut.write_bytes(ONE.read_bytes()[: ONE.stat().st_size // 2])
+    fetch = Recordings.fetch
+
+    async def fetched(*arguments: Any) -> Fetched:
+        return replace(await fetch(*arguments), told=told)
+
+    monkeypatch.setattr(Recordings, "fetch", fetched)
+    monday = night({501: cut})
+    monday.calls(c1=501)
+    monday.run()
+    if told:
+        assert monday.states() == {1: ("done", None)}
+        assert "truncated" in monday.rows("SELECT marks FROM audio_files")[0]["marks"]
+        assert monday.to_recognise() == [1]
+    else:
+        assert monday.states() == {1: ("failed", "recording_truncated")}
+        assert monday.rows("SELECT next_try FROM call_steps WHERE step = 'audio_files'")[0]["next_try"] is not None
+        assert monday.asked()["downloads"] == 1
 
 
 def test_changed_thresholds_mark_again(night: Make) -> None:
@@ -372,14 +403,15 @@ def test_recognised_calls_stay_recognised(night: Make) -> None:
 
     with_pool(monday.database, recognised)
     monday.run(min_speech_s=1000)
+    assert monday.states()[1] == ("done", None)
 
     async def inherit(pool: Pool) -> None:
         async with pool.connection() as connection:
+            await call_steps.record(connection, PORTAL, [1], "audio_files", "skipped", reason="no_speech")
             await call_steps.inherit(connection, PORTAL, "transcripts", "audio_files", MONDAY, MONDAY)
 
     with_pool(monday.database, inherit)
     assert monday.rows("SELECT state FROM call_steps WHERE step = 'transcripts'") == [{"state": "done"}]
-    assert monday.states()[1] == ("done", None)
 
 
 # What stops the step, and what fails an item

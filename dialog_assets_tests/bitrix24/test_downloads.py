@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import Receive, Scope, Send
 
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.downloads import Place, download
+from dialog_assets.bitrix24.downloads import Downloaded, Place, download
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24Error,
@@ -99,7 +99,7 @@ def fetch(*answers: Answering, size: int = len(AUDIO), attempts: int = 4, **more
             async with Bitrix24Client(webhook, pacer=outcome.pacer, attempts=attempts, sleep=Naps()) as client:
                 file = Place("disk", "1", f"{webhook}download/?token={TOKEN}", size)
                 try:
-                    outcome.written = await download(client, file, outcome.target, **more)
+                    outcome.written = (await download(client, file, outcome.target, **more)).bytes
                 except Bitrix24Error as error:
                     outcome.error = error
                     assert SECRET not in f"{error} {error!r}"
@@ -163,6 +163,34 @@ def test_a_recording_of_another_length_than_said_has_changed() -> None:
     assert reason(fetch(lambda r: whole(r, AUDIO + b"more"))) == "changed"
     ended = fetch(short)
     assert (reason(ended), len(ended.requests)) == ("changed", 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "head", "body", "told"),
+    [
+        (9, b"", b"ID3\x0412345", True),
+        (None, b"Content-Length: 9\r\n", b"ID3\x0412345", True),
+        (None, b"Transfer-Encoding: chunked\r\n", b"9\r\nID3\x0412345\r\n0\r\n\r\n", True),
+        (None, b"", b"ID3\x0412345", False),
+    ],
+)
+def test_whether_its_length_was_told(size: int | None, head: bytes, body: bytes, *, told: bool) -> None:
+    """By the Disk, by the answer's head, by its chunks; an answer that just ends may have been cut."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nConnection: close\r\n" + head + b"\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    async def go() -> Downloaded:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            webhook = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/rest/7/{SECRET}/"
+            async with Bitrix24Client(webhook, pacer=Freely(), sleep=Naps()) as client:
+                return await download(client, Place("disk", "1", f"{webhook}download/", size), io.BytesIO())
+
+    assert asyncio.run(go()) == Downloaded(9, told)
 
 
 def short(request: Request) -> Response:

@@ -338,6 +338,27 @@ def test_a_way_that_fails_is_the_calls_failure(tmp_path: Path) -> None:
     assert isinstance(answered(403, "PORTAL_DELETED"), Bitrix24AccessError)
 
 
+def test_a_file_that_is_refused_closes_no_other(tmp_path: Path) -> None:
+    """One answer of a batch that speaks of rights is that file's; the others have their places."""
+    rights = {"error": "USER_ACCESS_ERROR", "error_description": ""}
+    file = {"ID": "8", "NAME": "a", "SIZE": 5, "DOWNLOAD_URL": f"{WEBHOOK}download/?token=d"}
+
+    def portal(request: httpx2.Request) -> httpx2.Response:
+        method, params = asked(request)
+        if method != "batch":
+            return good([])
+        first, second = params["cmd"]
+        return good({"result": {second: file}, "result_error": {first: rights}})
+
+    async def go() -> dict[int, Found]:
+        async with Bitrix24Client(WEBHOOK, pacer=Freely(), transport=httpx2.MockTransport(portal)) as client:
+            return await Recordings(client, OutsideHosts((HOST,))).locate([Wanted(1, 7), Wanted(2, 8)])
+
+    found = asyncio.run(go())
+    assert isinstance(found[1], RecordingUnavailableError)
+    assert isinstance(found[2], Place)
+
+
 def test_a_way_that_fails_while_fetching(tmp_path: Path) -> None:
     """The Disk's file does not come, and whether another way leads to it cannot be said now: not a final answer."""
     url = "https://portal.example/rest/1/s/download/?token=disk"
