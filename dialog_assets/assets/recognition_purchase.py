@@ -59,7 +59,7 @@ class Purchase:
 
     @property
     def cost_rub(self) -> Decimal:
-        """What it costs, in roubles: by the price that was in force when it was bought."""
+        """What it costs, in roubles: by the price that was in force when it was known to be at the vendor."""
         cost: Decimal = self._bill["cost"]
         return cost
 

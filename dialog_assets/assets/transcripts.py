@@ -70,6 +70,9 @@ IMMEDIATE_LIMIT = 2
 OUTAGE_POLLS = 5
 """Polls in a row that may fail, each after its own retries, before the item counts as one that the service failed."""
 
+LISTED_WITHIN_S = 30.0
+"""How far the vendor's list of operations may be behind."""
+
 SEEN_EVERY_S = 60.0
 SOON, LATEST = timedelta(minutes=1), timedelta(hours=1)
 """What waits for the vendor is asked for again after a quarter of the time that it has waited, within these."""
@@ -113,8 +116,18 @@ class Desk:
     folder: Path
     deadline: float
     delays: Delays
+    listed_within_s: float
     preparing: asyncio.Semaphore
     at_vendor: asyncio.Semaphore
+
+    async def find(self, label: Label, row: Row) -> str | None:
+        """The operation of a submission of which nothing was heard; one of a moment ago may not be listed yet."""
+        for delay in self.delays():
+            found = await self.recogniser.find(label)
+            if found is not None or _age(row).total_seconds() > self.listed_within_s:
+                return found
+            await asyncio.sleep(delay)
+        raise AssertionError("delays end")  # pragma: no cover
 
 
 async def recognise(
@@ -124,10 +137,12 @@ async def recognise(
     *,
     streams: int,
     delays: Delays = poll_delays,
+    listed_within_s: float = LISTED_WITHIN_S,
 ) -> None:
     """Recognise what has no transcript yet; what is not ready when the run's patience ends waits for the next run.
 
-    streams: how many the account has; all runs together keep to it. delays: as `poll_delays`.
+    streams: how many the account has; all runs together keep to it. delays: as `poll_delays`. listed_within_s: see
+    LISTED_WITHIN_S.
     """
     await run.inherit()
     await rebuild(run, recogniser)
@@ -166,6 +181,7 @@ async def recognise(
             stack.enter_context(work_folder()),
             asyncio.get_running_loop().time() + speech.patience_hours * 3600,
             delays,
+            listed_within_s,
             asyncio.Semaphore(AHEAD),
             asyncio.Semaphore(speech.concurrency),
         )
@@ -204,7 +220,7 @@ async def _take_stock(desk: Desk) -> None:
         )
         async with desk.preparing:
             try:
-                found = await desk.recogniser.find(purchase.label(row))
+                found = await desk.find(purchase.label(row), row)
             except SpeechError as error:
                 log.warning(
                     "%s call %s: what became of its submission is not known yet: %s", portal, row["call_id"], error
@@ -291,7 +307,7 @@ class Recognition:
         if operation is not None:
             await self._deferred.resumed(operation)
             return str(operation)
-        found = await self._patiently(lambda: self._recogniser.find(self._deferred.label(row)))
+        found = await self._patiently(lambda: self._desk.find(self._deferred.label(row), row))
         if found is not None:
             await self._deferred.accepted(found)
         return found

@@ -90,9 +90,16 @@ async def accepted(
 
 
 async def unheard(connection: Connection, portal: str, step: str) -> list[Row]:
-    """The requests of a step that were asked, or were about to be, and that the vendor has given no id for."""
+    """The requests of a step that were asked, or were about to be, and that the vendor has given no id for.
+
+    Where the length of what was asked for was not written down, audio_seconds is that of the call's recording now.
+    """
     cursor = await connection.execute(
-        "SELECT * FROM ledger WHERE portal = %s AND step = %s AND state = 'asked' AND vendor_request_id IS NULL",
+        """
+        SELECT l.*, coalesce(l.audio_seconds, a.duration_s, 0) AS audio_seconds
+        FROM ledger l LEFT JOIN audio_files a ON a.portal = l.portal AND a.call_id = l.call_id
+        WHERE l.portal = %s AND l.step = %s AND l.state = 'asked' AND l.vendor_request_id IS NULL
+        """,
         [portal, step],
     )
     return await cursor.fetchall()

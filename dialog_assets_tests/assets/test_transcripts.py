@@ -66,6 +66,7 @@ class Account:
     answers: list[Any] = field(default_factory=list)
     submit_breaks: list[tuple[bool, BaseException]] = field(default_factory=list)
     find_breaks: list[SpeechError] = field(default_factory=list)
+    listed_at: int = 0
     at_once: list[Any] = field(default_factory=list)
     operations: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
@@ -105,6 +106,8 @@ class Account:
         self.finds.append(label.request_id)
         if self.find_breaks:
             raise self.find_breaks.pop(0)
+        if len(self.finds) <= self.listed_at:
+            return None
         return self.operations.get(label.request_id) if self.groups.get(label.request_id) == label.group else None
 
     async def poll(self, operation_id: str, label: Label | None) -> Pending | Done | Failed:
@@ -197,6 +200,7 @@ class Night:
     recording: Path
     account: Account = field(default_factory=Account)
     streams: int = 2
+    listed_within_s: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
 
     async def run(self, patience_hours: float = 1.0, **settings: Any) -> None:
@@ -221,6 +225,7 @@ class Night:
             self.account,
             streams=self.streams,
             delays=partial(poll_delays, 0.05, 0.0),
+            listed_within_s=self.listed_within_s,
         )
 
     async def killed(self) -> None:
@@ -296,6 +301,34 @@ def test_killed_after_the_submission_arrived(database: str, portals: list[Portal
         assert night.account.finds == night.account.submissions
         row = await night.ledger()
         assert (row["state"], row["attempts"], row["vendor_request_id"]) == ("settled", 1, "op1")
+
+    night(database, portals, recording, story)
+
+
+def test_a_list_that_is_behind(database: str, portals: list[Portal], recording: Path) -> None:
+    """A run that begins a moment after the one that was killed: what that submitted is not listed yet, and waited for."""
+
+    async def story(night: Night) -> None:
+        night.account.submit_breaks = [(True, Killed())]
+        await night.killed()
+        night.account.listed_at, night.listed_within_s = 3, 60
+        await night.run()
+        assert (len(night.account.submissions), len(night.account.finds)) == (1, 4)
+        assert (await night.ledger())["vendor_request_id"] == "op1"
+
+    night(database, portals, recording, story)
+
+
+def test_a_submission_of_a_version_before(database: str, portals: list[Portal], recording: Path) -> None:
+    """Its length was not written down with the intent: the archived recording's is taken."""
+
+    async def story(night: Night) -> None:
+        night.account.submit_breaks = [(True, Killed())]
+        await night.killed()
+        async with night.pool.connection() as connection:
+            await connection.execute("UPDATE ledger SET audio_seconds = NULL")
+        await night.run()
+        assert await bill(night) == [("settled", None, 1, "op1", PRICE)]
 
     night(database, portals, recording, story)
 

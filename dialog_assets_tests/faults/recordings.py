@@ -179,7 +179,7 @@ class Day:
 
         run = StepRun(portal, "transcripts", (self.day,), self.pool, nothing)
         delays = partial(poll_delays, 0.01, 0.1)
-        await recognise(run, Files(self.recordings), self.client, streams=STREAMS, delays=delays)
+        await recognise(run, Files(self.recordings), self.client, streams=STREAMS, delays=delays, listed_within_s=0.05)
 
     async def drop(self, patience_s: float, at: int) -> None:
         """A run that is gone at its `at`-th dealing with the world, or ends before."""

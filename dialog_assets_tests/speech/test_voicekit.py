@@ -425,7 +425,7 @@ def test_a_late_answer_is_found_not_repeated(recording: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["unavailable_before", "internal", "aborted"])
 def test_a_submission_that_was_not_taken_is_repeated(recording: Path, kind: str) -> None:
-    """After an unclear failure the service is asked, thrice; it knows nothing, so the recording is submitted again."""
+    """After an unclear failure the service is asked, several times; it knows nothing, so the recording is submitted again."""
     result, counts = submitting(recording, fault(kind, "LongRunningRecognize", times=1))
     assert isinstance(result, str)
     assert (counts["ListOperations"], counts["LongRunningRecognize"], counts["submitted"]) == (LOOKS, 2, 1)

@@ -274,11 +274,18 @@ def test_a_lost_listening_connection_is_replaced(database: str) -> None:
     """The network may cut it, in a long pause and while it listens: another one is opened."""
 
     async def cut(pool: Pool) -> None:
-        async with pool.connection() as connection:
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE (query LIKE 'LISTEN%' OR query = 'SELECT 1') AND datname = current_database()"
-            )
+        """As soon as it listens and is idle."""
+        cut = False
+        async with asyncio.timeout(20):
+            while not cut:
+                cut = bool(
+                    await all_rows(
+                        pool,
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE query LIKE 'LISTEN%' AND state = 'idle' AND datname = current_database()",
+                    )
+                )
+                await asyncio.sleep(0.05)
 
     async def work(pool: Pool) -> None:
         async with slots(pool, "a", 1, look_s=LONG) as a, slots(pool, "b", 1) as b:
@@ -286,8 +293,8 @@ def test_a_lost_listening_connection_is_replaced(database: str) -> None:
             assert not await a.take("k", soon())
             await cut(pool)
             waiting = asyncio.create_task(a.take("k", later()))
-            await rows(pool, 2)
             await cut(pool)
+            await rows(pool, 2)
             await free(pool, b, "k")
             assert await waiting
 
