@@ -139,8 +139,13 @@ def print_reasons(days: Days, failed: Failed) -> None:
                 own.update(_own_reasons(by_step, step))
             for (state, reason), number in sorted(own.items()):
                 out.print(f"  {portal}/{step}: {number} {state}: {reason}")
-                for row in failed.get((portal, step, reason), ()) if state == "failed" else ():
+                if state != "failed":
+                    continue
+                named = failed.get((portal, step, reason), ())
+                for row in named:
                     out.print(f"      call {row['call_id']} of {row['day']}: {row['detail'] or reason}", markup=False)
+                if number > len(named):
+                    out.print(f"      and {number - len(named)} more, in table call_steps")
             for told in _odd(step, by_day.values()):
                 out.print(f"  {portal}/{step}: {told}", markup=False)
 
@@ -178,7 +183,7 @@ def _own_reasons(by_step: dict[str, Figures], step: str) -> Counter[tuple[str, s
     own = Counter(by_step[step].reasons)
     if UPSTREAM[step]:
         upstream = UPSTREAM[step][0]
-        own -= by_step[upstream].reasons
+        own -= Counter({key: n for key, n in by_step[upstream].reasons.items() if key[0] in ("skipped", "waiting")})
         own.pop(("waiting", f"{upstream}_failed"), None)
     return own
 

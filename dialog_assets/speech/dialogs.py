@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dialog_assets.dialogs import Role, Turn, Word
-from dialog_assets.speech.metrics import Metrics, talk_metrics
+from dialog_assets.speech.metrics import FIGURES, Metrics, talk_metrics
 from dialog_assets.speech.port import Phrase
 from dialog_assets.speech.roles import RoleCheck, check_roles
 from dialog_assets.speech.wording import is_announcement, is_listening, profanity_count, tokens
@@ -50,8 +50,8 @@ class DialogRules:
 
     @property
     def label(self) -> str:
-        """All rules as a line of text, kept with each dialog: those of the turns, then those of the marks."""
-        return f"{self.of_turns} names={'|'.join(self.company_names)}"
+        """All rules as a line of text, kept with each dialog: those of the turns, then those of figures and marks."""
+        return f"{self.of_turns} figures={FIGURES} names={'|'.join(self.company_names)}"
 
 
 @dataclass(frozen=True, slots=True)

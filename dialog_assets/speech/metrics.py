@@ -15,6 +15,9 @@ from dialog_assets.speech.wording import is_listening, profanity_count
 
 Metrics = dict[str, float | int | None]
 
+FIGURES = 2
+"""Raise it when a figure of the same turns changes: stored dialogs then get theirs anew. 2: no pace without a word."""
+
 
 def talk_metrics(turns: Sequence[Turn], duration_s: float, *, backchannel_ms: int = 1000) -> Metrics:
     """Figures of a dialog; turns in order of time, `duration_s` the recording's length.

@@ -156,12 +156,13 @@ def _view(portal: str) -> sql.Composed:
                        round(avg(100.0 * (in_force.score - in_force.scale_min) / (in_force.scale_max - in_force.scale_min)), 1)
                            AS score_percent
                 FROM (
-                    SELECT x.criterion, x.score, r.scale_min, r.scale_max
+                    SELECT DISTINCT ON (x.criterion) x.criterion, x.score, r.scale_min, r.scale_max
                     FROM criteria_scores x
                     LEFT JOIN criteria r ON r.portal = x.portal AND r.name = x.criterion AND r.version = x.version
                     WHERE x.portal = c.portal AND x.call_id = c.call_id AND EXISTS (
                         SELECT FROM classifications k WHERE k.portal = c.portal AND k.call_id = c.call_id
                             AND x.criterion || '@' || x.version = ANY(k.criteria))
+                    ORDER BY x.criterion, x.created_at DESC
                 ) in_force
             ) s ON true
             WHERE c.portal = {portal}
