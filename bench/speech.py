@@ -285,7 +285,7 @@ def run(url: str, name: str, folder: str, addresses: dict[str, str], scale: Scal
                 Folder(Path(folder)),
                 kit,
                 streams=scale.streams,
-                delays=partial(poll_delays, 1.0 * scale.time_scale, 0.05, 60.0 * scale.time_scale),
+                delays=partial(poll_delays, first=scale.time_scale, most=60 * scale.time_scale),
             )
 
     from dialog_assets.audio import convert, probe  # noqa: F401 - in memory before the race

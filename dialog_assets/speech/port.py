@@ -161,7 +161,7 @@ class Recogniser(Protocol):
         ...
 
 
-def poll_delays(first: float = 1.0, share: float = 0.05, most: float = 60.0, *, waited: float = 0.0) -> Iterator[float]:
+def poll_delays(first: float = 1.0, share: float = 0.04, most: float = 60.0, *, waited: float = 0.0) -> Iterator[float]:
     """Seconds to wait before each poll: a `share` of the time waited so far, between `first` and `most`, without end.
 
     So the end of an operation is seen at most that share of its time late, and an hour-long one is asked for once a minute.
