@@ -152,6 +152,8 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
     else:
         tables.print_days(days)
         tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
+        if steps and "calls" not in steps and not tables.has_calls(days):
+            click.echo("No call of these days has been read yet: run them without --step first.", err=True)
         for result in results:
             for error in result.errors:
                 click.echo(f"Error: {error}", err=True)

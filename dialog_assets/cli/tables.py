@@ -80,6 +80,11 @@ async def read_costs(
         return await ledger.costs(connection, [portal.portal for portal in portals], first, last)
 
 
+def has_calls(days: Days) -> bool:
+    """Whether there is a call on any of the days."""
+    return any(by_step["calls"].calls for by_day in days.values() for by_step in by_day.values())
+
+
 def as_json(days: Days) -> list[dict[str, Any]]:
     """One object for each portal, day and step."""
     return [

@@ -292,6 +292,15 @@ def test_a_run_as_a_process(week_copy: str, project: Path) -> None:
     assert {entry["calls"] for entry in told["days"]} == {0}
 
 
+def test_a_step_of_days_that_were_never_read(week_copy: str, command: Command) -> None:
+    """Nothing to do there is not the same as nothing to do."""
+    result = command("run", "--portal", "okna_sever", "--date", "2026-03-08", "--step", "users")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "No call of these days has been read yet: run them without --step first.\n",
+    )
+
+
 # What commands refuse
 
 
