@@ -21,9 +21,9 @@ from typing import Any
 import av
 import boto3
 
+from bench.database import database
 from bench.report import Section
 from dialog_assets.portals import load_portals
-from dialog_assets.store import schema, server
 
 ROOT = Path(__file__).parents[1]
 MONDAY = date(2026, 3, 2)
@@ -50,7 +50,7 @@ def measure(sizes: Sequence[int], repetitions: int) -> tuple[list[Section], dict
     """Sections, and the versions of what ran."""
     cases = [*map(Case, sizes), Case(TOGETHER_MB, AT_ONCE)]
     found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
-    with _database() as url, _world(sorted({case.megabytes for case in cases})) as world:
+    with database(load_portals(ROOT / "portals")) as url, _world(sorted({case.megabytes for case in cases})) as world:
         day = MONDAY
         for _ in range(repetitions):
             for case in cases:
@@ -118,18 +118,6 @@ def _run(job: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
     )
     result: dict[str, Any] = json.loads(done.stdout)
     return result
-
-
-@contextmanager
-def _database() -> Iterator[str]:
-    """A server of its own with the tables."""
-    with tempfile.TemporaryDirectory(prefix="dialog_assets_bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # as root the server runs as a user of its own
-        os.environ.pop("DATABASE_URL", None)
-        os.environ["DIALOG_ASSETS_DATA"] = folder
-        url = server.database_url()
-        schema.setup_portals(url, load_portals(ROOT / "portals"))
-        yield url
 
 
 @contextmanager

@@ -37,6 +37,7 @@ import grpc
 import psycopg
 
 from bench import speech_service
+from bench.database import database
 from bench.report import Section
 from dialog_assets.assets.steps import StepRun
 from dialog_assets.assets.transcripts import recognise
@@ -44,7 +45,7 @@ from dialog_assets.portals import Portal, load_portals
 from dialog_assets.resources.s3 import Archive
 from dialog_assets.speech.port import poll_delays
 from dialog_assets.speech.voicekit import VoiceKit
-from dialog_assets.store import audio_files, call_steps, calls, schema, server
+from dialog_assets.store import audio_files, call_steps, calls
 from dialog_assets.store.pool import open_pool
 
 PORTALS = Path(__file__).parents[1] / "portals"
@@ -93,18 +94,15 @@ def measure(scale: Scale) -> tuple[list[Section], dict[str, str]]:
             "cpu of a run, ms a recording",
         ),
     )
-    with tempfile.TemporaryDirectory(prefix="dialog_assets_bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # as root the server runs as a user of its own
-        os.environ.pop("DATABASE_URL", None)
-        os.environ["DIALOG_ASSETS_DATA"] = str(folder / "data")
+    portals = [portal(number) for number in range(max(scale.side_by_side))]
+    with (
+        tempfile.TemporaryDirectory(prefix="dialog_assets_bench-", ignore_cleanup_errors=True) as name,
+        database(portals) as url,
+    ):
         os.environ["TMPDIR"] = name
-        recordings = folder / "recordings"
+        recordings = Path(name) / "recordings"
         recordings.mkdir()
         write_recordings(recordings, scale.recordings)
-        url = server.database_url()
-        portals = [portal(number) for number in range(max(scale.side_by_side))]
-        schema.setup_portals(url, portals)
         with service(recordings, scale) as (addresses, ask):
             for runs in scale.side_by_side:
                 asyncio.run(prepare(url, portals[:runs], sorted(recordings.iterdir())))

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,13 +23,13 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
+from bench.database import database
 from bench.report import Section
 from dialog_assets.assets.calls import stored
 from dialog_assets.bitrix24.rows import call_row
 from dialog_assets.portals import Portal, load_portals
 from dialog_assets.sandbox.world import rows as wire
 from dialog_assets.store import calls as table
-from dialog_assets.store import schema, server
 from dialog_assets.store.pool import Connection, Row
 
 PORTALS = Path(__file__).parents[1] / "portals"
@@ -49,13 +47,8 @@ class Cost:
 
 def measure(calls: int, repetitions: int, chunks: Sequence[int]) -> tuple[list[Section], dict[str, str]]:
     """Sections, and the versions of what ran. Runs on a server of its own, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="dialog_assets_bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # as root the server runs as a user of its own
-        os.environ.pop("DATABASE_URL", None)
-        os.environ["DIALOG_ASSETS_DATA"] = folder
-        url = server.database_url()
-        portal = load_portals(PORTALS)[0]
-        schema.setup_portals(url, [portal])
+    portal = load_portals(PORTALS)[0]
+    with database([portal]) as url:
         rows = list(_rows(portal, calls))
         gc.freeze()
         section = Section(

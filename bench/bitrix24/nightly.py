@@ -5,12 +5,7 @@ Runs on a Postgres server of its own, in a temporary folder. What is measured is
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -34,9 +29,9 @@ from bench.bitrix24.harness import (
     told,
 )
 from bench.clients.measured import fingerprint
+from bench.database import database
 from bench.report import Section
 from dialog_assets.portals import load_portals
-from dialog_assets.store import schema, server
 
 CALLS = 200_000
 SHARED_CALLS, PROCESSES = 40_000, 4
@@ -48,19 +43,8 @@ APART = Client(f"{PROCESSES} processes, a bucket each", "ours", "calls", ours=Tr
 
 def measure() -> list[Section]:
     """Both sections."""
-    with _database() as url:
+    with database([one for one in load_portals(ROOT / "portals") if one.portal == PORTAL]) as url:
         return [_stored(url), _shared(url)]
-
-
-@contextmanager
-def _database() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="dialog_assets_bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # as root the server runs as a user of its own
-        os.environ.pop("DATABASE_URL", None)
-        os.environ["DIALOG_ASSETS_DATA"] = folder
-        url = server.database_url()
-        schema.setup_portals(url, [one for one in load_portals(ROOT / "portals") if one.portal == PORTAL])
-        yield url
 
 
 def _stored(url: str) -> Section:

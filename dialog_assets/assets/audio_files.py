@@ -33,7 +33,7 @@ from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
 FILES_PER_REQUEST = 50
-NAMED = {
+ARCHIVED_AS = {
     "aac": ("aac", "audio/aac"),
     "aiff": ("aiff", "audio/aiff"),
     "amr": ("amr", "audio/amr"),
@@ -157,7 +157,7 @@ async def archive_one(
         raise RecordingUnavailableError(
             "truncated", f"of call {item.call_id}", description=f"{found.measures.missing_s:.0f} s are missing"
         )
-    extension, content_type = NAMED.get(
+    extension, content_type = ARCHIVED_AS.get(
         found.container, (found.container.partition(",")[0], "application/octet-stream")
     )
     key = archive.key(run.portal.portal, item.day, item.call_id, extension)

@@ -45,13 +45,9 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class Header(Form):
     """What a file's header says. Names and values are those of ffprobe: `format_name`, `codec_name`, bits a second."""
 
-    container: str
-    codec: str
-    sample_rate: int
-    channels: int
     bit_rate: int
     stated_duration_s: float
     """The length that the header states or that follows from size and bit rate; 0 if there is none. Not for bills."""
@@ -113,13 +109,9 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioProbe:
+class AudioProbe(Form):
     """A recording's header and measures. What the header can say has ffprobe's names and values."""
 
-    container: str
-    codec: str
-    sample_rate: int
-    channels: int
     bit_rate: int
     stated_duration_s: float
     """ffprobe's duration: what the header says. `duration_s` is what counts and what is paid for."""

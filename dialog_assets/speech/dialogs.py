@@ -78,9 +78,9 @@ def read_dialog(
     channels, duration_s: of the recording. direction: as table calls has it. audio_marks: what the measurements of the
     audio found; `dual_mono` counts here. (The same words twice at the same time are dual mono without it too.)
     """
-    heard = _in_order(phrases)
+    heard = in_order(phrases)
     dual_mono = channels > 1 and ("dual_mono" in audio_marks or _same_speech_twice(heard))
-    turns = _turns(_one_stream(heard) if dual_mono else heard, rules, mono=dual_mono or channels == 1)
+    turns = build_turns(_one_stream(heard) if dual_mono else heard, rules, mono=dual_mono or channels == 1)
     return describe(turns, rules, channels=channels, duration_s=duration_s, direction=direction)
 
 
@@ -105,15 +105,17 @@ def describe(turns: list[Turn], rules: DialogRules, *, channels: int, duration_s
     return Dialog(turns, marks, talk_metrics(turns, duration_s, backchannel_ms=rules.backchannel_ms), check)
 
 
-def build_dialog(
-    phrases: Iterable[Phrase],
-    *,
-    channels: int,
-    operator_channel: int,
-    pause_ms: int = 1500,
-    backchannel_ms: int = 1000,
-) -> list[Turn]:
-    """The turns in order of time, whatever the order of `phrases` (facts/voicekit.md section 4 documents none).
+def in_order(phrases: Iterable[Phrase]) -> list[Turn]:
+    """What was heard, by its time, whatever the order of `phrases` (facts/voicekit.md section 4 documents none).
+
+    Blank phrases are dropped. A phrase that does not end after it starts has its words' times, or no length; words that lie
+    outside their phrase are moved to its edge. A phrase without words gives none.
+    """
+    return sorted((_heard(phrase) for phrase in phrases if phrase.text.strip()), key=_order)
+
+
+def build_turns(heard: Sequence[Turn], rules: DialogRules, *, mono: bool) -> list[Turn]:
+    """The turns of what was heard, in order of time.
 
     Stereo: the role comes from the channel. A phrase joins its channel's last turn if the pause between them is at most
     `pause_ms` and the other side has not taken over since. A listener's interjection (`wording.is_listening`) that lies
@@ -121,20 +123,7 @@ def build_dialog(
     it. An interjection into a pause does take over, since it may answer a question. A phrase that begins before its
     channel's last turn has ended always joins it, so that the turns of a channel never overlap. Mono: every phrase is a
     turn of role `speaker`, so that a later correction can say who speaks.
-
-    Blank phrases are dropped. A phrase that does not end after it starts has its words' times, or no length;
-    words that lie outside their phrase are moved to its edge. A phrase without words gives none.
     """
-    rules = DialogRules(operator_channel, pause_ms, backchannel_ms)
-    return _turns(_in_order(phrases), rules, mono=channels == 1)
-
-
-def _in_order(phrases: Iterable[Phrase]) -> list[Turn]:
-    return sorted((_heard(phrase) for phrase in phrases if phrase.text.strip()), key=_order)
-
-
-def _turns(heard: Sequence[Turn], rules: DialogRules, *, mono: bool) -> list[Turn]:
-    """The turns of phrases that are in order."""
     turns: list[Turn] = []
     latest: dict[int, int] = {}
     floor = previous = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from dialog_assets.store.pool import Connection, Row
@@ -110,6 +111,34 @@ async def decided_otherwise(
     return await cursor.fetchall()
 
 
+_BOUGHT = sql.SQL(
+    """
+    SELECT FROM ledger WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'transcripts'
+        AND state IN ('asked', 'answered')
+    """
+)
+"""A recognition that nothing has come of yet."""
+
+_DECIDE = sql.SQL(
+    """
+    UPDATE audio_files SET marks = %(marks)s, gate = %(gate)s
+    WHERE portal = %(portal)s AND call_id = %(call_id)s AND (%(skip)s::text IS NULL OR NOT EXISTS ({bought}))
+    """
+).format(bought=_BOUGHT)
+
+_STOP = sql.SQL(
+    """
+    UPDATE call_steps s SET state = CASE WHEN %(skip)s::text IS NULL THEN 'done' ELSE 'skipped' END, reason = %(skip)s,
+        updated_at = now()
+    WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'audio_files' AND reason IS DISTINCT FROM %(skip)s
+        AND (%(skip)s::text IS NULL OR NOT EXISTS ({bought}
+            UNION ALL
+            SELECT FROM call_steps t WHERE t.portal = %(portal)s AND t.call_id = %(call_id)s AND t.step = 'transcripts'
+                AND t.state IN ('done', 'skipped') AND t.input_key = s.output_key))
+    """
+).format(bought=_BOUGHT)
+
+
 async def decide(
     connection: Connection, portal: str, gate: str, decisions: Sequence[tuple[int, str | None, Sequence[str]]]
 ) -> None:
@@ -119,34 +148,13 @@ async def decide(
     """
     if not decisions:
         return
+    values = [
+        {"portal": portal, "call_id": call_id, "gate": gate, "skip": skip, "marks": list(marks)}
+        for call_id, skip, marks in decisions
+    ]
     async with connection.cursor() as cursor:
-        await cursor.executemany(
-            """
-            UPDATE audio_files a SET marks = %(marks)s, gate = %(gate)s
-            WHERE portal = %(portal)s AND call_id = %(call_id)s AND (%(skip)s::text IS NULL OR NOT EXISTS (
-                SELECT FROM ledger l WHERE l.portal = a.portal AND l.call_id = a.call_id AND l.step = 'transcripts'
-                    AND l.state IN ('asked', 'answered')))
-            """,
-            [
-                {"portal": portal, "call_id": call_id, "gate": gate, "skip": skip, "marks": list(marks)}
-                for call_id, skip, marks in decisions
-            ],
-        )
-        await cursor.executemany(
-            """
-            UPDATE call_steps s SET state = CASE WHEN %(skip)s::text IS NULL THEN 'done' ELSE 'skipped' END, reason = %(skip)s,
-                updated_at = now()
-            WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'audio_files'
-                AND reason IS DISTINCT FROM %(skip)s
-                AND (%(skip)s::text IS NULL OR NOT EXISTS (
-                    SELECT FROM ledger WHERE portal = %(portal)s AND call_id = %(call_id)s AND step = 'transcripts'
-                        AND state IN ('asked', 'answered')
-                    UNION ALL
-                    SELECT FROM call_steps t WHERE t.portal = %(portal)s AND t.call_id = %(call_id)s AND t.step = 'transcripts'
-                        AND t.state IN ('done', 'skipped') AND t.input_key = s.output_key))
-            """,
-            [{"skip": skip, "portal": portal, "call_id": call_id} for call_id, skip, _ in decisions],
-        )
+        await cursor.executemany(_DECIDE, values)
+        await cursor.executemany(_STOP, values)
 
 
 async def get(connection: Connection, portal: str, call_id: int) -> Row:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.upsert import upsert
+
+IN_FORCE = sql.SQL(
+    """EXISTS (
+    SELECT FROM classifications k WHERE k.portal = x.portal AND k.call_id = x.call_id
+        AND x.criterion || '@' || x.version = ANY(k.criteria))"""
+)
+"""Whether a row `x` is a score in the wording that the call's categories select now."""
 
 
 async def scored(connection: Connection, portal: str, call_id: int, dialog_key: str) -> set[tuple[str, str]]:

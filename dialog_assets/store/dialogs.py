@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from psycopg import sql
+
+from dialog_assets.store import criteria_scores
 from dialog_assets.store.pool import Connection, Row
 
 
@@ -10,7 +13,7 @@ async def example(connection: Connection, portal: str) -> Row | None:
 
     Columns of the call, turns, edits, categories, scores, summary, cost_rub.
     """
-    cursor = await connection.execute(
+    query = sql.SQL(
         """
         SELECT c.call_id, c.started_at AT TIME ZONE p.time_zone AS started_at, c.direction, c.duration_s,
                e.title AS entity_title, f.turns, f.edits,
@@ -29,9 +32,7 @@ async def example(connection: Connection, portal: str) -> Row | None:
                        'text', x.text, 'quotes', x.quotes) ORDER BY r.title) AS scores
             FROM criteria_scores x
             JOIN criteria r ON r.portal = x.portal AND r.name = x.criterion AND r.version = x.version
-            WHERE x.portal = c.portal AND x.call_id = c.call_id AND EXISTS (
-                SELECT FROM classifications k WHERE k.portal = c.portal AND k.call_id = c.call_id
-                    AND x.criterion || '@' || x.version = ANY(k.criteria))
+            WHERE x.portal = c.portal AND x.call_id = c.call_id AND {in_force}
         ) s ON s.scores IS NOT NULL
         LEFT JOIN entities e ON e.portal = c.portal AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
         JOIN audio_files a ON a.portal = c.portal AND a.call_id = c.call_id
@@ -39,7 +40,7 @@ async def example(connection: Connection, portal: str) -> Row | None:
         ORDER BY (e.title IS NOT NULL) DESC, a.channels DESC, jsonb_array_length(s.scores) DESC,
             jsonb_array_length(f.edits) DESC, c.call_id
         LIMIT 1
-        """,
-        [portal],
-    )
+        """
+    ).format(in_force=criteria_scores.IN_FORCE)
+    cursor = await connection.execute(query, [portal])
     return await cursor.fetchone()

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from dialog_assets.portals import Portal
-from dialog_assets.store import rules, stages
+from dialog_assets.store import criteria_scores, rules, stages
 from dialog_assets.store.server import with_scheme
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -159,15 +159,13 @@ def _view(portal: str) -> sql.Composed:
                     SELECT DISTINCT ON (x.criterion) x.criterion, x.score, r.scale_min, r.scale_max
                     FROM criteria_scores x
                     LEFT JOIN criteria r ON r.portal = x.portal AND r.name = x.criterion AND r.version = x.version
-                    WHERE x.portal = c.portal AND x.call_id = c.call_id AND EXISTS (
-                        SELECT FROM classifications k WHERE k.portal = c.portal AND k.call_id = c.call_id
-                            AND x.criterion || '@' || x.version = ANY(k.criteria))
+                    WHERE x.portal = c.portal AND x.call_id = c.call_id AND {in_force}
                     ORDER BY x.criterion, x.created_at DESC
                 ) in_force
             ) s ON true
             WHERE c.portal = {portal}
             """
-    ).format(view=sql.Identifier(f"{portal}_dialogs"), portal=sql.Literal(portal))
+    ).format(view=sql.Identifier(f"{portal}_dialogs"), portal=sql.Literal(portal), in_force=criteria_scores.IN_FORCE)
 
 
 def _record(connection: psycopg.Connection, portal: Portal) -> None:

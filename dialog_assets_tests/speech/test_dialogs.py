@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog_assets.dialogs import Turn, Word, turns_key
-from dialog_assets.speech.dialogs import Dialog, DialogRules, build_dialog, read_dialog
+from dialog_assets.speech.dialogs import Dialog, DialogRules, read_dialog
 from dialog_assets.speech.port import Phrase, poll_delays
 from dialog_assets.speech.prices import recognition_cost
 from dialog_assets_tests.audio.files import SHARED
+from dialog_assets_tests.speech.built import build_dialog
 
 RULES = DialogRules(operator_channel=0, company_names=("Окна Север",))
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog_assets.dialogs import Role, Turn, Word
-from dialog_assets.speech.dialogs import build_dialog
 from dialog_assets.speech.metrics import talk_metrics
 from dialog_assets.speech.port import Phrase
+from dialog_assets_tests.speech.built import build_dialog
 from dialog_assets_tests.speech.test_dialogs import kept_phrases
 
 

@@ -15,7 +15,6 @@ import grpc.aio
 import pytest
 
 from dialog_assets.sandbox.voicekit import Behaviour
-from dialog_assets.speech.dialogs import build_dialog
 from dialog_assets.speech.errors import (
     OperationExpired,
     RecogniserBusy,
@@ -32,6 +31,7 @@ from dialog_assets.speech.voicekit import CONTENT_LIMIT, LOOKS, VoiceKit, _Memor
 from dialog_assets.speech.voicekit_config import recognition_config
 from dialog_assets_tests.audio.files import write_audio
 from dialog_assets_tests.speech.account import API_KEY, AUDIO, SECRET_KEY, TURNS, Account, account, end
+from dialog_assets_tests.speech.built import build_dialog
 
 GROUP = "okna_sever-2026-03-02"
 LABEL = Label("call-1", GROUP)
