@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import boto3
 import dagster as dg
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore import UNSIGNED
@@ -28,6 +27,7 @@ from botocore.exceptions import BotoCoreError
 from s3transfer.subscribers import BaseSubscriber
 from s3transfer.utils import OSUtils
 
+from dialog_assets.boto3_sessions import new_session
 from dialog_assets.resources.environment import required
 from dialog_assets.resources.s3_errors import (
     FAILURES,
@@ -39,7 +39,6 @@ from dialog_assets.resources.s3_errors import (
     NoSuchObject,
     explained,
 )
-from dialog_assets.speech.inbound import silence_botocore
 
 if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
@@ -223,7 +222,6 @@ class ArchiveResource(dg.ConfigurableResource[None]):
 
     def open(self) -> Archive:
         """The bucket of S3_BUCKET. Raises MissingCredential, ArchiveRefused."""
-        silence_botocore()
         bucket = required("S3_BUCKET", "the name of the bucket that archives recordings")
         return Archive(connect(bucket, attempts=self.attempts), bucket, prefix=_prefix(), encryption=_encryption())
 
@@ -245,8 +243,7 @@ def connect(bucket: str, *, attempts: int = 5, anonymous: bool = False) -> Any:
             response_checksum_validation=_unless_set("AWS_RESPONSE_CHECKSUM_VALIDATION"),
             signature_version=UNSIGNED if anonymous else None,
         )
-        # A session of its own: the common one keeps the credentials that it read first.
-        return boto3.session.Session().client("s3", config=config)
+        return new_session().client("s3", config=config)
     except BotoCoreError as error:
         raise explained(error, bucket, None) from None
     except ValueError:

@@ -7,18 +7,17 @@ goes through a worker thread. Not here: the archive of recordings, which is anot
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dialog_assets.boto3_sessions import new_session
 from dialog_assets.speech.errors import RecogniserBusy, RecogniserRefused, RecogniserUnavailable, RecordingRejected
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ REUSE_FOR = timedelta(days=4)
 _PART = 16 * 1024 * 1024
 _TRANSFER = TransferConfig(multipart_threshold=2 * _PART, multipart_chunksize=_PART, use_threads=False)
 """A long recording goes in parts: read as they are sent, and one that fails is sent again without the others."""
-
-_TELLTALES = ("botocore.auth", "botocore.endpoint")
-"""At DEBUG these write whole signed requests, and the API key is a part of the signature's header."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _CREDENTIAL_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"})
@@ -83,7 +79,6 @@ class Inbound:
             return self._client
 
     def _connect(self) -> S3Client:
-        silence_botocore()
         config = Config(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
@@ -95,7 +90,7 @@ class Inbound:
             retries={"total_max_attempts": self._attempts, "mode": "standard"},
         )
         try:
-            return boto3.session.Session().client(
+            return new_session().client(
                 "s3",
                 endpoint_url=self._url,
                 region_name="us-east-1",
@@ -107,17 +102,6 @@ class Inbound:
             raise RecogniserRefused(
                 f"the recogniser's storage cannot be set up ({type(error).__name__}): check VOICEKIT_STORAGE_URL"
             ) from None
-
-
-def silence_botocore() -> None:
-    """Keep signed requests out of the logs, also at DEBUG."""
-    for name in _TELLTALES:
-        # A filter and not a level, because a level is set again by whoever configures logging.
-        logging.getLogger(name).addFilter(_above_debug)
-
-
-def _above_debug(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
 
 
 def _send(client: S3Client, path: Path, name: str) -> ClientError | BotoCoreError | None:

@@ -15,13 +15,13 @@ from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import boto3
 import dagster as dg
 
 import dialog_assets.audio.probe
 import dialog_assets.llm.vendors.openai_chat  # noqa: F401 - in memory before the fork, like the one above
 from dialog_assets.assets.jobs import job_name, range_tags
 from dialog_assets.bitrix24 import retries
+from dialog_assets.boto3_sessions import new_session
 from dialog_assets.cli.running import _errors
 from dialog_assets.definitions import build_defs
 from dialog_assets.llm import router
@@ -34,7 +34,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 PORTALS = [narrow(portal) for portal in load_portals(portals_folder())]
 _REPOSITORY = build_defs(PORTALS).get_repository_def()
 JOBS = {portal.portal: _REPOSITORY.get_job(job_name(portal.portal)) for portal in PORTALS}
-boto3.client("s3", region_name="us-east-1")  # reads the service's description, which the forks then have
+new_session().client("s3", region_name="us-east-1")  # reads the service's description, which the forks then have
 
 
 @dg.op
