@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -16,10 +14,10 @@ import pytest
 from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
 from dialog_assets.portals import Portal, load_portals
 from dialog_assets.store import schema, server
+from dialog_assets_tests.databases import copy_of, database_is
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-_numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,26 +88,8 @@ def postgres(_clean_environment: None, portals: list[Portal]) -> Iterator[str]:
 @pytest.fixture
 def database(postgres: str) -> Iterator[str]:
     """URL of a fresh database with the schema and both portals; also this process's DATABASE_URL."""
-    with fresh_database(postgres) as url:
+    with copy_of(postgres) as url, database_is(url):
         yield url
-
-
-@contextmanager
-def fresh_database(postgres: str) -> Iterator[str]:
-    """What fixture `database` gives, for fixtures that live longer than a test."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    admin = server.with_database(postgres, "postgres")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{server.APPLICATION_DATABASE}"')
-    url = server.with_database(postgres, name)
-    os.environ["DATABASE_URL"] = url
-    try:
-        yield url
-    finally:
-        os.environ.pop("DATABASE_URL", None)
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-            connection.execute(f'DROP DATABASE IF EXISTS "{name}_dagster" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")

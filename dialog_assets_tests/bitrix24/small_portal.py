@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -121,7 +122,7 @@ class Statistic:
         on_page: Callable[[Statistic], None] | None = None,
         nameless: Collection[int] = (),
     ) -> None:
-        self.rows = [self.row(call_id) for call_id in ids]
+        self.rows = {call_id: self.row(call_id) for call_id in ids}
         self.counts, self.orders = counts, orders
         self.filters_dates, self.filters_ids = filters_dates, filters_ids
         self.on_page, self.nameless = on_page, nameless
@@ -133,13 +134,14 @@ class Statistic:
         """A call inside the window."""
         return {"ID": str(call_id), "CALL_START_DATE": (START + timedelta(seconds=call_id % 80_000)).isoformat()}
 
-    def shown(self, row: Params) -> Params:
-        """The row as it is sent."""
-        return {**row, "CALL_ID": row["ID"], "ID": {}} if int(row["ID"]) in self.nameless else row
+    def shown(self, ids: Sequence[int]) -> list[Params]:
+        """The rows as they are sent."""
+        rows = [self.rows[call_id] for call_id in ids]
+        return [{**row, "CALL_ID": row["ID"], "ID": {}} if int(row["ID"]) in self.nameless else row for row in rows]
 
     def add(self, call_id: int) -> None:
         """One more call."""
-        self.rows.append(self.row(call_id))
+        self.rows[call_id] = self.row(call_id)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         """Answer a request."""
@@ -169,19 +171,21 @@ class Statistic:
             assert asked_filter[">=CALL_START_DATE"] == START.isoformat()
             assert asked_filter["<CALL_START_DATE"] == END.isoformat()
         low, high = int(asked_filter.get(">ID", 0)), float(asked_filter.get("<=ID", "inf"))
-        rows = [row for row in self.rows if not self.filters_ids or low < int(row["ID"]) <= high]
-        if self.orders and params.get("SORT") == "ID" and params.get("ORDER") in ("ASC", "DESC"):
-            rows.sort(key=lambda row: int(row["ID"]), reverse=params["ORDER"] == "DESC")
-        else:
-            random.Random(len(rows)).shuffle(rows)
+        ids = sorted(self.rows)
+        if self.filters_ids:
+            ids = ids[bisect_right(ids, low) : bisect_right(ids, high)]
+        if not (self.orders and params.get("SORT") == "ID" and params.get("ORDER") in ("ASC", "DESC")):
+            random.Random(len(ids)).shuffle(ids)
+        elif params["ORDER"] == "DESC":
+            ids.reverse()
         start = int(params.get("start", 0))
         if start == -1 and not self.counts:
-            return [self.shown(row) for row in rows[:50]], {"total": 0}
+            return self.shown(ids[:50]), {"total": 0}
         start = max(0, start)
-        more: Params = {"total": len(rows)}
-        if start + 50 < len(rows):
+        more: Params = {"total": len(ids)}
+        if start + 50 < len(ids):
             more["next"] = start + 50
-        return [self.shown(row) for row in rows[start : start + 50]], more
+        return self.shown(ids[start : start + 50]), more
 
 
 def by_method(answers: Mapping[str, Callable[[Params], Any]]) -> Callable[[httpx2.Request], httpx2.Response]:

@@ -83,7 +83,7 @@ def test_calls_that_appear_meanwhile_disturb_nothing(ids: set[int], late: list[t
     def insert(portal: Statistic) -> None:
         while arrivals and arrivals[0][0] == 0:
             new = arrivals.pop(0)[1]
-            if all(int(row["ID"]) != new for row in portal.rows):
+            if new not in portal.rows:
                 portal.add(new)
         if arrivals:
             arrivals[0] = (arrivals[0][0] - 1, arrivals[0][1])
@@ -228,7 +228,7 @@ def test_a_row_that_goes_away_while_reading_by_offset_hides_no_other() -> None:
 
     def delete(portal: Statistic) -> None:
         if portal.pages == 4:
-            portal.rows = [row for row in portal.rows if int(row["ID"]) != 3]
+            portal.rows.pop(3, None)
 
     portal = Statistic(range(1, 161), filters_ids=False, on_page=delete)
     found = [call_id for page in read(client_of(portal)) for call_id in page]
@@ -244,7 +244,7 @@ def test_ignored_ids_are_said(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_dropped_date_filter_is_noticed() -> None:
     """A call outside the window is an error that names the call, not a page."""
     portal = Statistic([1, 2], filters_dates=False)
-    portal.rows[1]["CALL_START_DATE"] = (END + timedelta(seconds=1)).isoformat()
+    portal.rows[2]["CALL_START_DATE"] = (END + timedelta(seconds=1)).isoformat()
     with pytest.raises(Bitrix24DataError, match="call 2 lies outside"):
         read(client_of(portal))
 

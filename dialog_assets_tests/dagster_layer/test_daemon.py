@@ -32,7 +32,6 @@ from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.cli import instance as cli_instance
 from dialog_assets.cli.world import SandboxProcess, pointed_at
 from dialog_assets.store.pool import open_pool
-from dialog_assets_tests.conftest import fresh_database
 from dialog_assets_tests.dagster_layer.processes import (
     ROOT,
     UI,
@@ -42,6 +41,7 @@ from dialog_assets_tests.dagster_layer.processes import (
     session,
     wait_for,
 )
+from dialog_assets_tests.databases import copy_of, database_is
 
 BACKFILL_TAG = "dagster/backfill"
 NAMES = ("calls", "done", "skipped", "failed", "waiting")
@@ -85,7 +85,12 @@ def evening(
     """The three ways at the same time, on the project's own dagster.yaml and workspace.yaml, to their ends."""
     logs = tmp_path_factory.mktemp("dagster")
     sandbox_world.post("/reset")
-    with fresh_database(postgres) as database, pointed_at(sandbox_world), pytest.MonkeyPatch.context() as patch:
+    with (
+        copy_of(postgres) as database,
+        database_is(database),
+        pointed_at(sandbox_world),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.chdir(ROOT)
         for name in ("DAGSTER_POSTGRES_URL", "DAGSTER_HOME"):
             patch.setenv(name, "")

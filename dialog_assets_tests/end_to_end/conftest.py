@@ -10,7 +10,8 @@ from dialog_assets.cli.world import SandboxProcess, pointed_at
 from dialog_assets.portals import Portal
 from dialog_assets.sandbox.world import load_world
 from dialog_assets.sandbox.world.model import World
-from dialog_assets_tests.end_to_end.week import RANGES, Week, archived, copy_of, database_is, run_range
+from dialog_assets_tests.databases import copy_of, database_is
+from dialog_assets_tests.end_to_end.week import RANGES, Week, archived, run_range
 
 
 @pytest.fixture(scope="session")

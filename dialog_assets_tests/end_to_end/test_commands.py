@@ -30,7 +30,8 @@ from dialog_assets.portals import Portal
 from dialog_assets.sandbox.world.model import World
 from dialog_assets.store import server
 from dialog_assets_tests.conftest import ROOT
-from dialog_assets_tests.end_to_end.week import DAYS, RESULTS, STEPS, Week, copy_of, database_is, day_of, rows, snapshot
+from dialog_assets_tests.databases import copy_of, database_is
+from dialog_assets_tests.end_to_end.week import DAYS, RESULTS, STEPS, Week, day_of, rows, snapshot
 
 pytestmark = pytest.mark.xdist_group("week")
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
@@ -19,14 +18,12 @@ import boto3
 import dagster as dg
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from dialog_assets.assets.jobs import job_name, range_tags
 from dialog_assets.definitions import build_defs
 from dialog_assets.portals import Portal
 from dialog_assets.sandbox.world.model import Call, SandboxPortal
-from dialog_assets.store import server
 
 DAYS = tuple(date(2026, 3, day) for day in range(2, 7))
 """The five days of the world."""
@@ -74,37 +71,6 @@ class Week:
     books: dict[str, Any]
     runs: dict[str, dg.ExecuteInProcessResult]
     archive: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-
-
-@contextmanager
-def copy_of(url: str) -> Iterator[str]:
-    """A database with everything that the one at `url` holds."""
-    name = f"week_{os.getpid()}_{next(_numbers)}"
-    template = conninfo_to_dict(url)["dbname"]
-    admin = server.with_database(url, "postgres")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(template)))
-        )
-    try:
-        yield server.with_database(url, name)
-    finally:
-        with psycopg.connect(admin, autocommit=True) as connection:
-            for leftover in (name, f"{name}_dagster"):
-                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(leftover)))
-
-
-@contextmanager
-def database_is(url: str) -> Iterator[None]:
-    """This process's DATABASE_URL is `url`."""
-    before = os.environ.get("DATABASE_URL")
-    os.environ["DATABASE_URL"] = url
-    try:
-        yield
-    finally:
-        os.environ.pop("DATABASE_URL")
-        if before is not None:
-            os.environ["DATABASE_URL"] = before
 
 
 def run_range(

@@ -1,13 +1,10 @@
-"""What the suites of faults share: runs as processes, databases beside each other, and a database's results as values."""
+"""What the suites of faults share: runs as processes, and a database's results as values."""
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from multiprocessing.connection import Connection
@@ -21,7 +18,6 @@ from psycopg.rows import dict_row
 
 from dialog_assets.cli.world import SandboxProcess
 from dialog_assets.portals import Portal
-from dialog_assets.store import server
 
 PORTAL = "okna_sever"
 MONDAY, TUESDAY, FRIDAY = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 6)
@@ -65,20 +61,6 @@ def forks() -> ForkServerContext:
     """What makes processes that have imported everything; their environment is the one of the first use."""
     _forks.set_forkserver_preload(["dialog_assets_tests.faults.week"])
     return _forks
-
-
-@contextmanager
-def fresh_database(postgres: str) -> Iterator[str]:
-    """URL of a database of its own with the schema and both portals."""
-    name = f"faults_{os.getpid()}_{next(_numbers)}"
-    admin = server.with_database(postgres, "postgres")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{server.APPLICATION_DATABASE}"')
-    try:
-        yield server.with_database(postgres, name)
-    finally:
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def narrow(portal: Portal) -> Portal:

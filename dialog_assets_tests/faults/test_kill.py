@@ -31,7 +31,8 @@ from dialog_assets_tests.faults.support import (
     surplus,
 )
 
-pytestmark = pytest.mark.xdist_group("calm_week")  # what they are compared with is made once
+# One worker, as what they are compared with is made once; and many runs each, on a machine that does other things too.
+pytestmark = [pytest.mark.xdist_group("calm_week"), pytest.mark.timeout(600)]
 
 SEED = 20260302
 LONGEST_DELAY_S = 0.06

@@ -31,9 +31,10 @@ from dialog_assets.resources.s3 import ArchiveResource
 from dialog_assets.sandbox.bitrix24_habits import Habits
 from dialog_assets.store.pool import open_pool
 from dialog_assets_tests.assets.portal_on_a_socket import okna_sever
+from dialog_assets_tests.databases import copy_of
 from dialog_assets_tests.faults import portal_scripts as scripts
 from dialog_assets_tests.faults.portal import CREDENTIALS, FAMILIES, FIRST, NAME, OWNERS, CredentialKind, Site, site
-from dialog_assets_tests.faults.support import Snapshot, differences, fresh_database, snapshot
+from dialog_assets_tests.faults.support import Snapshot, differences, snapshot
 
 pytestmark = pytest.mark.xdist_group("struck_nights")  # what they are compared with is made once
 
@@ -63,7 +64,7 @@ def calm(postgres: str, sandbox_world: SandboxProcess, hurry: None) -> dict[CrmF
     found: dict[CrmFamily, Snapshot] = {}
     for family in FAMILIES:
         sandbox_world.post("/reset")
-        with fresh_database(postgres) as database, pointed_at(sandbox_world):
+        with copy_of(postgres) as database, pointed_at(sandbox_world):
 
             async def go(family: CrmFamily = family, database: str = database) -> None:
                 async with small_site() as portal:

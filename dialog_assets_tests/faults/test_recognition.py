@@ -22,7 +22,7 @@ import pytest
 from dialog_assets.portals import Portal
 from dialog_assets.store.pool import open_pool
 from dialog_assets_tests.audio.files import write_audio
-from dialog_assets_tests.conftest import fresh_database
+from dialog_assets_tests.databases import copy_of
 from dialog_assets_tests.faults.recordings import (
     LONG_AGO,
     NUMBER,
@@ -66,7 +66,7 @@ def service(recordings: list[Path]) -> Iterator[SpeechService]:
 @pytest.fixture(scope="module")
 def tables(postgres: str) -> Iterator[str]:
     """One database for all seeds, each of which has a day of its own."""
-    with fresh_database(postgres) as url:
+    with copy_of(postgres) as url:
         yield url
 
 
