@@ -91,7 +91,7 @@ def test_no_count_is_not_zero() -> None:
     assert ask(Statistic([])) == ask(Zero([])) == [0, 0]
     assert ask(Silent(range(1, 131))) == ask(Silent([])) == ask(Zero([1])) == [None, None]
     stray = Statistic([1], filters_dates=False)
-    stray.rows[0]["CALL_START_DATE"] = END.isoformat()
+    stray.rows[1]["CALL_START_DATE"] = END.isoformat()
     with pytest.raises(Bitrix24DataError, match="outside the asked time window"):
         ask(stray)
 
