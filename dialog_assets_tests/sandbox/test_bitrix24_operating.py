@@ -45,7 +45,7 @@ def test_blocked_method() -> None:
     """A method over its limit gives 429, alone and in a batch; other methods and other credentials go on."""
     site = make_site(make_portal(), latency_ms=30)
     site.server.set_habits(QUICK)
-    assert 0.03 <= told(site.ask("user.get").json()) < 0.3
+    assert 0.03 <= told(site.ask("user.get").json()) < 10, "seconds"
     while site.ask("user.get").status_code == 200:
         pass
     refused = site.ask("user.get")
@@ -80,10 +80,10 @@ def test_batch_billing() -> None:
 def test_faults_429_and_operating() -> None:
     """429 blocks a method at once; "operating" lets the call finish, tells the reset, then blocks; both end in time."""
     site = make_site(make_portal())
-    site.faults.set([{"service": "bitrix24", "kind": "429", "match": "user.get", "times": 1, "value": 0.2}])
+    site.faults.set([{"service": "bitrix24", "kind": "429", "match": "user.get", "times": 1, "value": 1.0}])
     assert [site.ask("user.get").status_code for _ in range(2)] == [429, 429]
     assert site.ask("scope").status_code == 200
-    time.sleep(0.25)
+    time.sleep(1.05)
     assert site.ask("user.get").status_code == 200
     site.faults.set([{"service": "bitrix24", "kind": "operating", "match": "user.get", "times": 1, "value": 60}])
     crossing = site.ask("user.get").json()["time"]

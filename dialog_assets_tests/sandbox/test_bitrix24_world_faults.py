@@ -35,9 +35,9 @@ def test_slow_headers() -> None:
 def test_503_burst() -> None:
     """For a while every request to the portal is refused, then none."""
     site = make_site(make_portal())
-    site.faults.set([{"service": "bitrix24", "kind": "503_burst", "match": "profile", "times": 1, "value": 0.2}])
+    site.faults.set([{"service": "bitrix24", "kind": "503_burst", "match": "profile", "times": 1, "value": 1.0}])
     assert [site.ask(method).status_code for method in ("scope", "profile", "scope")] == [200, 503, 503]
-    time.sleep(0.25)
+    time.sleep(1.05)
     assert site.ask("scope").status_code == 200
 
 

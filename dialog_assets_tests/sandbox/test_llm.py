@@ -266,7 +266,7 @@ def test_faults_in_the_content_are_billed(server: Running, service: str) -> None
 def test_slow_answer_and_latency() -> None:
     """`slow` adds its seconds to the server's latency, without blocking other requests."""
     with running(latency_ms=50) as server:
-        server.faults.set([{"service": "openai", "kind": "slow", "value": 0.4}])
+        server.faults.set([{"service": "openai", "kind": "slow", "value": 1.5}])
 
         async def both() -> list[float]:
             async def timed(service: str) -> float:
@@ -277,7 +277,7 @@ def test_slow_answer_and_latency() -> None:
             return list(await asyncio.gather(timed("openai"), timed("anthropic")))
 
         slow, quick = asyncio.run(both())
-        assert slow >= 0.45
+        assert slow >= 1.55
         assert 0.05 <= quick < slow
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import time
 from array import array
 from collections import Counter
 from datetime import date, timedelta
@@ -280,22 +279,11 @@ def test_damaged_recording_is_no_audio() -> None:
         _decode(damaged.path)
 
 
-def test_loading_is_cheap() -> None:
-    """The whole world loads in 0.3 s, import included, and without audio libraries or pydantic."""
-    code = (
-        "import sys, time; start = time.perf_counter(); from dialog_assets.sandbox.world import load_world; load_world();"
-        "print(time.perf_counter() - start, 'av' in sys.modules, 'pydantic' in sys.modules)"
-    )
-    runs = []
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds, *heavy = done.stdout.split()
-        assert heavy == ["False", "False"]
-        runs.append(float(seconds))
-        if min(runs) < 0.3:
-            break
-        time.sleep(0.5)
-    assert min(runs) < 0.3
+def test_loading_needs_little() -> None:
+    """The whole world loads without audio libraries, pydantic or Dagster."""
+    code = "import sys; from dialog_assets.sandbox.world import load_world; load_world(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"av", "pydantic", "dagster"}.isdisjoint(done.stdout.split())
 
 
 def test_speaking_without_espeak(
