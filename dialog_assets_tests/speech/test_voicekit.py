@@ -6,6 +6,8 @@ import asyncio
 import base64
 import itertools
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,19 @@ from dialog_assets_tests.speech.built import build_dialog
 
 GROUP = "okna_sever-2026-03-02"
 LABEL = Label("call-1", GROUP)
+
+
+@asynccontextmanager
+async def started(server: grpc.aio.Server) -> AsyncIterator[str]:
+    """Its plaintext address; never a port that clients take for TLS."""
+    port = server.add_insecure_port("127.0.0.1:0")
+    while port % 1000 == 443:
+        port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
 
 
 def fault(kind: str, match: str = "", **more: Any) -> dict[str, Any]:
@@ -360,14 +375,9 @@ def test_what_refusals_mean(
     async def run() -> None:
         server = grpc.aio.server()
         stt_pb2_grpc.add_SpeechToTextServicer_to_server(Refusing(), server)  # type: ignore[no-untyped-call]
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with VoiceKit(f"127.0.0.1:{port}", API_KEY, SECRET_KEY, attempts=1) as client:
-                with pytest.raises(kind) as caught:
-                    await client.recognise_at_once(recording, AUDIO, Options(), LABEL)
-        finally:
-            await server.stop(None)
+        async with started(server) as endpoint, VoiceKit(endpoint, API_KEY, SECRET_KEY, attempts=1) as client:
+            with pytest.raises(kind) as caught:
+                await client.recognise_at_once(recording, AUDIO, Options(), LABEL)
         assert type(caught.value) is kind
         assert getattr(caught.value, "reason", None) == reason
 
@@ -633,15 +643,13 @@ def test_the_token_after_a_refusal_is_another() -> None:
         server = grpc.aio.server()
         service = _Particular()
         longrunning_pb2_grpc.add_OperationsServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
         ticking = itertools.count(1_800_000_000.0)
-        try:
-            async with VoiceKit(f"127.0.0.1:{port}", API_KEY, SECRET_KEY, now=lambda: next(ticking)) as client:
-                assert await client.poll("1", LABEL) == Pending("enqueued")
-                assert await client.poll("1", LABEL) == Pending("enqueued")
-        finally:
-            await server.stop(None)
+        async with (
+            started(server) as endpoint,
+            VoiceKit(endpoint, API_KEY, SECRET_KEY, now=lambda: next(ticking)) as client,
+        ):
+            assert await client.poll("1", LABEL) == Pending("enqueued")
+            assert await client.poll("1", LABEL) == Pending("enqueued")
         assert len(service.seen) == 3
         assert service.seen[1] == service.seen[2]
 
@@ -656,28 +664,23 @@ def test_answers_outside_the_contract() -> None:
         odd = _Odd()
         longrunning_pb2_grpc.add_OperationsServicer_to_server(odd, server)  # type: ignore[no-untyped-call]
         stt_pb2_grpc.add_SpeechToTextServicer_to_server(odd, server)  # type: ignore[no-untyped-call]
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with VoiceKit(f"127.0.0.1:{port}", API_KEY, SECRET_KEY, backoff_s=0.01) as client:
-                for operation in ("none", "wrong type"):
-                    with pytest.raises(UnexpectedAnswer):
-                        await client.poll(operation, LABEL)
+        async with started(server) as endpoint, VoiceKit(endpoint, API_KEY, SECRET_KEY, backoff_s=0.01) as client:
+            for operation in ("none", "wrong type"):
                 with pytest.raises(UnexpectedAnswer):
-                    await client.find(Label("1", GROUP))
-                with pytest.raises(RecogniserRefused, match="VOICEKIT_ENDPOINT"):
-                    await client.submit("storage://x", AUDIO, Options(), LABEL)
-                with pytest.raises(RecordingRejected) as echoed:
-                    await client.poll("echo", LABEL)
-                assert not any(secret in str(echoed.value) for secret in ("eyJ", API_KEY, SECRET_KEY))
-                assert echoed.value.__context__ is None
-                with pytest.raises(RecordingRejected) as large:
-                    await client.poll("large", LABEL)
-                assert large.value.reason == "message_too_large"
-                assert odd.asked.count("large") == 1
-                assert isinstance(await client.poll("5 MB", LABEL), Done)
-        finally:
-            await server.stop(None)
+                    await client.poll(operation, LABEL)
+            with pytest.raises(UnexpectedAnswer):
+                await client.find(Label("1", GROUP))
+            with pytest.raises(RecogniserRefused, match="VOICEKIT_ENDPOINT"):
+                await client.submit("storage://x", AUDIO, Options(), LABEL)
+            with pytest.raises(RecordingRejected) as echoed:
+                await client.poll("echo", LABEL)
+            assert not any(secret in str(echoed.value) for secret in ("eyJ", API_KEY, SECRET_KEY))
+            assert echoed.value.__context__ is None
+            with pytest.raises(RecordingRejected) as large:
+                await client.poll("large", LABEL)
+            assert large.value.reason == "message_too_large"
+            assert odd.asked.count("large") == 1
+            assert isinstance(await client.poll("5 MB", LABEL), Done)
 
     asyncio.run(run())
 
