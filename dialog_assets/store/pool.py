@@ -40,7 +40,8 @@ class LockLost(DialogAssetsError):
 async def open_pool(url: str, *, size: int = 8) -> AsyncIterator[Pool]:
     """A pool of at most `size` connections to the application database, closed at the end.
 
-    A connection that ended while it was idle is replaced before it is given out.
+    A connection that ended while it was idle is replaced before it is given out. What is done in one `pool.connection()`
+    is one transaction.
     """
     pool: Pool = AsyncConnectionPool(
         url,
@@ -49,10 +50,20 @@ async def open_pool(url: str, *, size: int = 8) -> AsyncIterator[Pool]:
         min_size=1,
         max_size=size,
         check=AsyncConnectionPool.check_connection,
+        reset=_out_of_autocommit,
         open=False,
     )
     async with pool:
         yield pool
+
+
+async def _out_of_autocommit(connection: Connection) -> None:
+    """The pool's check goes into autocommit and out again; cancelled in between, it gives the connection back as it is.
+
+    Whoever had it next would commit each statement by itself: a purchase settled, its result not stored (psycopg-pool 3.3.3).
+    """
+    if connection.autocommit:
+        await connection.set_autocommit(False)
 
 
 @asynccontextmanager

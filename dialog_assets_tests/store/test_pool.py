@@ -1,4 +1,4 @@
-"""The lock that keeps two runs off one step, however its holder ends."""
+"""The lock that keeps two runs off one step, however its holder ends, and the connections of one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from dialog_assets.store import pool as module
-from dialog_assets.store.pool import LockLost, open_pool, step_lock
+from dialog_assets.store.pool import LockLost, Pool, open_pool, step_lock
 from dialog_assets_tests.store.rows import PORTAL
 
 HOLDER = """
@@ -214,5 +214,31 @@ def test_a_connection_that_died_while_idle_is_replaced(database: str) -> None:
             async with pool.connection() as connection:
                 assert connection.info.backend_pid != pid
                 await connection.execute("SELECT 1")
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_wait_for_a_connection_leaves_transactions_whole(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is cancelled: what the next one does and takes back is taken back whole."""
+    # psycopg lets others run after any step, as it does in a busy process, so that a cancellation can come there.
+    monkeypatch.setattr("psycopg.waiting.MAX_BUSY_TIME", -1.0)
+
+    async def take(pool: Pool) -> None:
+        async with pool.connection():
+            pass
+
+    async def run() -> None:
+        async with open_pool(database, size=1) as pool:
+            await take(pool)
+            for steps in range(40):
+                taking = asyncio.create_task(take(pool))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+                async with pool.connection() as connection:
+                    assert not connection.autocommit, f"cancelled after {steps} steps of the loop"
 
     asyncio.run(run())
