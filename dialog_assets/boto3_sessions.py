@@ -17,7 +17,7 @@ _TELLTALES = ("botocore.auth", "botocore.endpoint")
 
 
 def new_session() -> boto3.session.Session:
-    """A session that reads the environment anew (boto3's common one keeps the credentials that it read first).
+    """A session that reads credentials and addresses anew (boto3's common one keeps the credentials that it read first).
 
     From the first one on, signed requests stay out of the logs, also at DEBUG.
     """
@@ -31,7 +31,10 @@ def new_session() -> boto3.session.Session:
 
 @functools.cache
 def _descriptions() -> Loader:
-    """S3's own description: reading it takes five times as long as all the rest of making a client, so once a process."""
+    """What keeps S3's description, once read: reading it takes five times as long as all the rest of making a client.
+
+    Each session of boto3 adds its folder to the paths that are searched once more, which changes nothing.
+    """
     loader: Loader = botocore.session.get_session().get_component("data_loader")
     return loader
 

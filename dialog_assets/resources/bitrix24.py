@@ -39,8 +39,8 @@ class PostgresPacer:
         """Return when one more request may be sent."""
         async with self._pool.connection() as connection:
             # One statement without BEGIN and COMMIT is one round trip; changing the mode is none.
-            await connection.set_autocommit(True)
             try:
+                await connection.set_autocommit(True)
                 wait = await request_buckets.reserve(connection, self._portal, self._room, self._drain)
             finally:
                 if not connection.closed:

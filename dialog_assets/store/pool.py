@@ -41,7 +41,7 @@ async def open_pool(url: str, *, size: int = 8) -> AsyncIterator[Pool]:
     """A pool of at most `size` connections to the application database, closed at the end.
 
     A connection that ended while it was idle is replaced before it is given out. What is done in one `pool.connection()`
-    is one transaction.
+    is one transaction, unless its user sets autocommit.
     """
     pool: Pool = AsyncConnectionPool(
         url,
@@ -49,21 +49,24 @@ async def open_pool(url: str, *, size: int = 8) -> AsyncIterator[Pool]:
         kwargs={"row_factory": dict_row, **KEEPALIVES},
         min_size=1,
         max_size=size,
-        check=AsyncConnectionPool.check_connection,
-        reset=_out_of_autocommit,
+        check=_alive,
         open=False,
     )
     async with pool:
         yield pool
 
 
-async def _out_of_autocommit(connection: Connection) -> None:
-    """The pool's check goes into autocommit and out again; cancelled in between, it gives the connection back as it is.
+async def _alive(connection: Connection) -> None:
+    """The pool's own check, which goes into autocommit and out again: one that is cancelled on the way is not used again.
 
-    Whoever had it next would commit each statement by itself: a purchase settled, its result not stored (psycopg-pool 3.3.3).
+    In autocommit whoever had it next would commit each statement by itself, a purchase settled and its result not stored
+    (psycopg-pool 3.3.3).
     """
-    if connection.autocommit:
-        await connection.set_autocommit(False)
+    try:
+        await AsyncConnectionPool.check_connection(connection)
+    except BaseException:
+        await connection.close()
+        raise
 
 
 @asynccontextmanager

@@ -162,7 +162,7 @@ def test_workers_die_with_their_run(tmp_path: Path, by: signal.Signals) -> None:
     """However a run ends, its workers end with it, in the middle of a file too."""
     script = (
         "import asyncio, signal, sys; from pathlib import Path; from dialog_assets.audio.workers import Inspectors\n"
-        # A suite that a shell has put into the background ignores them, and so would what it starts.
+        # A suite in a shell's background ignores SIGINT, Dagster then SIGTERM too, and so would what they start.
         "signal.signal(signal.SIGTERM, signal.SIG_DFL); signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "async def main():\n"
         "    async with Inspectors() as inspectors: await inspectors.inspect(Path(sys.argv[1]))\n"

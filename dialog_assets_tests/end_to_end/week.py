@@ -5,7 +5,6 @@ Here: running the job, reading the database, and an oracle that knows only the w
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,8 +58,6 @@ RESULTS = {
 """The result tables, and the column that tells when a row was written."""
 
 Row = dict[str, Any]
-
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 from collections import Counter
 from dataclasses import dataclass
@@ -53,7 +52,6 @@ class Calm:
     books: dict[str, Any]
 
 
-_numbers = itertools.count(1)
 _forks = multiprocessing.get_context("forkserver")
 
 
