@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
 from dialog_assets.portals import Portal, load_portals
@@ -18,6 +19,12 @@ from dialog_assets_tests.databases import copy_of, database_is
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+# The same examples for everybody, whatever the machine's pace; others are looked for with --hypothesis-profile=explore.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

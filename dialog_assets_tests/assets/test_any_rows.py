@@ -119,7 +119,7 @@ def test_any_night_goes_on(database: str) -> None:
     # A readable id or start that is another one is no unreadable row but a dropped filter, and rightly stops the step.
     value = any_json.filter(lambda one: "\\ud" not in ascii(one))
 
-    @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=6, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(st.integers(0, len(served) - 1), st.integers(0, 30), value), min_size=20, max_size=60))
     def go(changes: list[tuple[int, int, Any]]) -> None:
         for (row, _), before in zip(served, originals, strict=True):

@@ -121,7 +121,7 @@ def test_every_instant_around_a_change_of_clocks_is_of_exactly_one_day(zone: str
 
 
 @pytest.mark.parametrize("zone", SOME_CHANGES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seconds=st.sets(st.integers(-30 * 3600, 30 * 3600), max_size=60))
 @example(seconds={-3601, -3600, -1, 0, 1, 3599, 3600})
 def test_the_portal_gives_each_call_on_exactly_one_day(zone: str, seconds: set[int]) -> None:

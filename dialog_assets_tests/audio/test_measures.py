@@ -165,7 +165,7 @@ def test_a_voice_is_bought_whatever_surrounds_it() -> None:
         assert verdict(measured(*channels), seconds).skip is None, seed
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=12), st.integers(0, 3))
 def test_the_size_of_blocks_does_not_matter(sizes: list[int], seed: int) -> None:
     """The same samples in other portions give the same measures."""

@@ -122,7 +122,7 @@ def test_ten_thousand_contacts_and_their_deals(per_owner: int) -> None:
     assert portal.requests <= 1.15 * fewest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     owners=st.integers(1, 700),
     some=st.lists(st.lists(st.integers(1, 700), min_size=1, max_size=3, unique=True), max_size=300),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog_assets.bitrix24.paging import chunks, command_text, php_params, php_query
@@ -27,7 +27,6 @@ def as_php(value: Any) -> Any:
     return str(value)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(keys, trees, max_size=4))
 def test_nested_parameters_arrive_unchanged(params: dict[str, Any]) -> None:
     """What is written with brackets and percent signs is read back the same."""

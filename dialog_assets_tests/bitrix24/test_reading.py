@@ -58,7 +58,7 @@ def read(client: Bitrix24Client) -> list[list[int]]:
 sizes = st.one_of(st.sampled_from([0, 1, 49, 50, 51, 100, 250, 251, 1300]), st.integers(0, 700))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=sizes, step=st.integers(1, 9), counts=st.booleans(), orders=st.booleans(), filters_ids=st.booleans())
 def test_every_call_once_whatever_the_portal_honours(
     *, size: int, step: int, counts: bool, orders: bool, filters_ids: bool
@@ -70,7 +70,7 @@ def test_every_call_once_whatever_the_portal_honours(
     assert sorted(found) == ids
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ids=st.sets(st.one_of(st.integers(1, 400), st.integers(1, 30_000)), max_size=800),
     late=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40_000)), max_size=300),
@@ -106,7 +106,7 @@ def test_calls_that_appear_meanwhile_disturb_nothing(ids: set[int], late: list[t
     assert ids <= set(found)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     size=sizes,
     step=st.integers(1, 9),

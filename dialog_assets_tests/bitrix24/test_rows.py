@@ -184,7 +184,7 @@ READERS: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_value_in_any_field_is_read_or_told(name: str, data: st.DataObject) -> None:
     """Whatever a portal sends, a reader gives a value or raises RowError (the file in the trash its own error)."""

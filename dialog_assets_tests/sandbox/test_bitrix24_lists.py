@@ -96,7 +96,7 @@ def test_statistic_paging() -> None:
     assert "next" not in keyset
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(count=st.integers(0, 170), style=st.sampled_from(["offset", "keyset"]))
 def test_every_row_once(count: int, style: str) -> None:
     """Following `next`, or ids with start=-1, gives every row exactly once, in order."""

@@ -65,7 +65,7 @@ def row(number: int, minutes: int) -> dict[str, Any]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     filter_=FILTERS,
     sorts=SORTS,

@@ -156,7 +156,7 @@ def test_open_deals(database: str) -> None:
     on(database, work)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.sampled_from(["NEW", "PREP", "WON", "LOSE"]), st.booleans()), max_size=8)
 )

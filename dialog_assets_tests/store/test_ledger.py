@@ -173,7 +173,7 @@ def test_a_second_open_row_is_impossible(database: str) -> None:
     with_pool(database, work)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     costs=st.lists(st.tuples(st.decimals(0, 100, places=9), st.decimals("0.01", 200, places=4)), min_size=1, max_size=4)
 )

@@ -37,7 +37,7 @@ async def reserve(pool: Pool, portal: str, size: int, drain: float) -> float:
         return float(row["at"]) + wait
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(1, 10),
     drain=st.sampled_from([0.5, 2.0, 50.0, 400.0]),
