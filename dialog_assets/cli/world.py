@@ -42,7 +42,7 @@ class SandboxProcess:
 
     @cached_property
     def _control(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self._told["addresses"]["control"], timeout=10)
+        return httpx2.Client(base_url=self._told["addresses"]["control"], timeout=60)
 
     @property
     def environment(self) -> dict[str, str]:

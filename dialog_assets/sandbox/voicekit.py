@@ -310,15 +310,16 @@ class VoiceKitServer:
                     yield longrunning_pb2.WatchOperationsResponse(initial_state=chunk)
                 yield longrunning_pb2.WatchOperationsResponse(init_finished=Empty())
                 cut = self._gate.strike(call, "watch_cut")
-                try:
-                    async with asyncio.timeout(float(cut.value or 0) if cut else None):
-                        while request.listen_for_updates:
+                ends_at = asyncio.get_running_loop().time() + float(cut.value or 0) if cut else None
+                while request.listen_for_updates:
+                    try:
+                        async with asyncio.timeout_at(ends_at):
                             _, operation = await changes.get()
-                            if operation is not None and matches(request.filter, operation.id, operation.group):
-                                update = longrunning_pb2.OperationsUpdate(operations=[operation])
-                                yield longrunning_pb2.WatchOperationsResponse(update=update)
-                except TimeoutError:
-                    raise RefusedError(grpc.StatusCode.INTERNAL, WATCH_CUT_TEXT) from None
+                    except TimeoutError:
+                        raise RefusedError(grpc.StatusCode.INTERNAL, WATCH_CUT_TEXT) from None
+                    if operation is not None and matches(request.filter, operation.id, operation.group):
+                        update = longrunning_pb2.OperationsUpdate(operations=[operation])
+                        yield longrunning_pb2.WatchOperationsResponse(update=update)
 
     async def _delete_operation(self, request: longrunning_pb2.DeleteOperationRequest, context: Context) -> Empty:
         async with self._gate.call(context, OPERATIONS, "DeleteOperation", request.filter.exact_id) as call:

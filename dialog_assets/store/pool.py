@@ -22,6 +22,9 @@ Row = dict[str, Any]
 log = logging.getLogger("dialog_assets")
 
 HEARTBEAT_S = 30.0
+"""How often a lock's session is used."""
+ANSWER_S = 30.0
+"""How long that may take before the session counts as lost."""
 KEEPALIVES: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -129,5 +132,5 @@ async def _beat(connection: AsyncConnection[Any]) -> None:
     """Keep the session busy, so that nothing takes it for idle. Raises psycopg.Error or TimeoutError once it has ended."""
     while True:
         await asyncio.sleep(HEARTBEAT_S)
-        async with asyncio.timeout(HEARTBEAT_S):
+        async with asyncio.timeout(ANSWER_S):
             await connection.execute("SELECT 1")

