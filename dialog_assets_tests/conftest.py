@@ -11,6 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
 from dialog_assets.portals import Portal, load_portals
@@ -27,9 +29,13 @@ settings.register_profile("repeatable", settings.get_profile("explore"), derando
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(trylast=True)  # after hypothesis has read its option
 def pytest_configure(config: pytest.Config) -> None:
-    """The mark is known without xdist too."""
+    """The mark is known without xdist too, and no example depends on what a worker has imported by then."""
     config.addinivalue_line("markers", "xdist_group(name): the tests of a group run on one worker")
+    if settings.get_current_profile_name() == "repeatable":
+        # Hypothesis draws from the constants of every local module too, and derandomize does not end that.
+        providers._get_local_constants = Constants
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
