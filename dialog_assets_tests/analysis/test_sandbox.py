@@ -32,7 +32,7 @@ async def _all_steps(vendor: str) -> None:
     ledger = MemoryLedger()
     async with (
         sandbox_vendors(world()) as vendors,
-        LLMRouter(KEYS, vendors.base_urls, timeout_s=20) as router,
+        LLMRouter(KEYS, vendors.base_urls, timeout_s=120) as router,
     ):
 
         async def ask(request: LLMRequest[Any], step: str) -> Any:
@@ -77,7 +77,7 @@ def _classify(vendor: str, *faults: dict[str, Any]) -> tuple[Completion[Any], Me
         vendors: SandboxVendors
         async with (
             sandbox_vendors(world()) as vendors,
-            LLMRouter(KEYS, vendors.base_urls, timeout_s=20, sleep=nap) as router,
+            LLMRouter(KEYS, vendors.base_urls, timeout_s=120, sleep=nap) as router,
         ):
             vendors.faults.set([{"service": vendor, **fault} for fault in faults])
             request = classification_request(dialog(), portal(vendor, MODELS[vendor]))

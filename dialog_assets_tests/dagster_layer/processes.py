@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,14 +44,12 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + 3
-        while alive := session(process.pid):
-            for member in alive:
-                os.kill(member.pid, signal_number)
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
+    deadline = time.monotonic() + 3
+    while alive := session(process.pid):
+        for member in alive:
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def session(leader: int) -> list[psutil.Process]:
@@ -66,11 +65,12 @@ def session(leader: int) -> list[psutil.Process]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on, of those that are given to nobody who asks for any port, as other tests do meanwhile."""
+    while True:
+        port = random.randint(20_000, 30_000)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(what: str, probe: Callable[[], T | None], *, seconds: float, log: Path) -> T:

@@ -46,7 +46,7 @@ from dialog_assets_tests.databases import copy_of, database_is
 BACKFILL_TAG = "dagster/backfill"
 NAMES = ("calls", "done", "skipped", "failed", "waiting")
 ENDED = ("COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED")
-pytestmark = [pytest.mark.xdist_group("daemon"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("daemon"), pytest.mark.timeout(1800)]
 
 
 def days(first: str, last: str) -> list[str]:
@@ -106,7 +106,7 @@ def spend_evening(database: str, instance: dg.DagsterInstance, logs: Path) -> Ev
         # Until the daemon begins, everything only waits in the queue; so its first tick, of one in 30 s, finds all of it.
         tick = tick_of(instance, "okna_sever_nightly", NIGHT)
         ui = UI(port)
-        wait_for("the webserver", ui.is_up, seconds=90, log=logs / "webserver")
+        wait_for("the webserver", ui.is_up, seconds=300, log=logs / "webserver")
         backfills = {
             "assets": ui.backfill(
                 assetSelection=[{"path": ["okna_sever", step]} for step in UPSTREAM], partitionNames=ASSETS_DAYS
@@ -123,8 +123,8 @@ def spend_evening(database: str, instance: dg.DagsterInstance, logs: Path) -> Ev
             ),
         }
         with dagster_process("dagster-daemon", "run", log=logs / "daemon") as daemon:
-            statuses = wait_for("both backfills", lambda: ended(ui, backfills), seconds=400, log=logs / "daemon")
-            by_schedule = wait_for("the scheduled run", lambda: scheduled(instance), seconds=100, log=logs / "daemon")
+            statuses = wait_for("both backfills", lambda: ended(ui, backfills), seconds=1200, log=logs / "daemon")
+            by_schedule = wait_for("the scheduled run", lambda: scheduled(instance), seconds=300, log=logs / "daemon")
     by_assets, by_job = (
         list(instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: backfills[way]}))) for way in ("assets", "job")
     )
@@ -247,7 +247,9 @@ def test_sensors_ask_for_nothing(evening: Evening) -> None:
     assert sorted(state.instigator_name for state in states) == ["avto_ural_recognition", "okna_sever_recognition"]
     for state in states:
         ticks = evening.instance.get_ticks(state.instigator_origin_id, state.selector_id)
-        assert {tick.status.value for tick in ticks} == {"SKIPPED"}, [str(tick.error) for tick in ticks]
+        # The daemon may have been ended in the middle of one.
+        done = [tick.status.value for tick in ticks if tick.status.value != "STARTED"]
+        assert set(done) == {"SKIPPED"}, [str(tick.error) for tick in ticks]
 
 
 def test_nothing_is_left_running(evening: Evening) -> None:

@@ -39,7 +39,7 @@ def bare(tmp_path: Path) -> dict[str, str]:
 def python(bare: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter in that environment, away from the project's folder and so from its .env."""
     return subprocess.run(
-        [sys.executable, *arguments], env=bare, cwd=bare["DAGSTER_HOME"], capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], env=bare, cwd=bare["DAGSTER_HOME"], capture_output=True, text=True
     )
 
 

@@ -156,7 +156,7 @@ def test_days_may_come_again(database: str, portals: list[Portal], instance: dg.
 
 
 @pytest.mark.parametrize(
-    ("state", "minutes", "runs"), [(None, 31, 1), (None, 29, 0), ("failed", 31, 1), ("failed", 29, 0)]
+    ("state", "minutes", "runs"), [(None, 31, 1), (None, 20, 0), ("failed", 31, 1), ("failed", 20, 0)]
 )
 def test_a_killed_run_leaves_its_purchases_to_the_sensor(
     database: str, portals: list[Portal], instance: dg.DagsterInstance, state: str | None, minutes: int, runs: int

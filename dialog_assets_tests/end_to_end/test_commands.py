@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def command(project: Path) -> Command:
 def as_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `dialog-assets …` as a process of its own, here."""
     return subprocess.run(
-        [sys.executable, "-m", "dialog_assets.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "dialog_assets.cli", *arguments], capture_output=True, text=True, check=False
     )
 
 
@@ -115,7 +115,7 @@ def test_help_of_all_is_quick_and_needs_nothing(project: Path) -> None:
         "import sys; from dialog_assets.cli import main; main(['--help'], standalone_mode=False); "
         "print('dagster' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert all(f"  {name}" in done.stdout for name in main.commands)
     assert done.stdout.endswith("False\n")
 
@@ -305,7 +305,7 @@ def test_a_step_of_days_that_were_never_read(week_copy: str, command: Command) -
 # What commands refuse
 
 
-TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+NOT_YET = "2099-01-01"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
         (("coverage", "--portal", "nobody"), 1, "There is no portal 'nobody'"),
         (("costs", "--portal", "nobody"), 1, "There is no portal 'nobody'"),
         (days_command("backfill", "2026-02-27", "2026-03-02"), 1, "avto_ural begins on 2026-03-02"),
-        (days_command("backfill", "2026-03-02", TOMORROW), 1, f"{TOMORROW} is not over yet in Asia/Yekaterinburg"),
+        (days_command("backfill", "2026-03-02", NOT_YET), 1, f"{NOT_YET} is not over yet in Asia/Yekaterinburg"),
         (
             days_command("backfill", "2026-03-04", "2026-03-03"),
             1,

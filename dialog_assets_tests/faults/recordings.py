@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -31,6 +31,7 @@ from dialog_assets.speech.voicekit import VoiceKit
 from dialog_assets.store import audio_files
 from dialog_assets.store.pool import open_pool
 from dialog_assets.worklist import StepStopped
+from dialog_assets_tests.faults.kills import die_after
 from dialog_assets_tests.speech.account import API_KEY, SECRET_KEY
 from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, Row, all_rows, call, put_calls, put_step
 
@@ -104,8 +105,12 @@ class Files(Archive):
         shutil.copyfile(self._recordings[int(key)], path)
 
 
+def _drop() -> None:
+    raise Dropped
+
+
 @contextmanager
-def dropped_at(number: int) -> Iterator[None]:
+def dropped_at(number: int, end: Callable[[], None] = _drop) -> Iterator[None]:
     """During the body the n-th dealing with the outside world is the last: before it is done, or after, by turns."""
     left = number
 
@@ -115,11 +120,11 @@ def dropped_at(number: int) -> Iterator[None]:
             nonlocal left
             left -= 1
             if left == 0:
-                raise Dropped
+                end()
             answer = await method(*arguments, **keywords)
             left -= 1
             if left == 0:
-                raise Dropped
+                end()
             return answer
 
         return dealing
@@ -141,6 +146,8 @@ class Day:
     client: VoiceKit
     day: date
     first_call: int
+    listed_within_s: float = 0.05
+    """How late the service may list a submission."""
 
     @property
     def calls(self) -> range:
@@ -179,7 +186,12 @@ class Day:
 
         run = StepRun(portal, "transcripts", (self.day,), self.pool, nothing)
         delays = partial(poll_delays, 0.01, 0.1)
-        await recognise(run, Files(self.recordings), self.client, streams=STREAMS, delays=delays, listed_within_s=0.05)
+        await recognise(
+            *(run, Files(self.recordings), self.client),
+            streams=STREAMS,
+            delays=delays,
+            listed_within_s=self.listed_within_s,
+        )
 
     async def drop(self, patience_s: float, at: int) -> None:
         """A run that is gone at its `at`-th dealing with the world, or ends before."""
@@ -205,15 +217,15 @@ class Day:
         return await all_rows(self.pool, query, self.calls[0], self.calls[-1])
 
 
-def client(endpoint: str, storage_url: str) -> VoiceKit:
-    """A client of the service at these addresses, as patient as a test may be."""
+def client(endpoint: str, storage_url: str, deadline_s: float = 1.0) -> VoiceKit:
+    """A client of the service at these addresses; a service that is to be silent is waited for no longer than need be."""
     made = VoiceKit(
         endpoint,
         API_KEY,
         SECRET_KEY,
         storage_url,
-        deadline_s=1.0,
-        at_once_deadline_s=1.0,
+        deadline_s=deadline_s,
+        at_once_deadline_s=deadline_s,
         attempts=3,
         backoff_s=0.005,
     )
@@ -221,14 +233,24 @@ def client(endpoint: str, storage_url: str) -> VoiceKit:
     return made
 
 
-def run_in_process(url: str, portal: Portal, recordings: list[Path], addresses: tuple[str, str], seed: int) -> None:
-    """One run over the seed's day, in a process that may be killed."""
+@asynccontextmanager
+async def day_without_faults(
+    url: str, portal: Portal, recordings: list[Path], addresses: tuple[str, str], seed: int
+) -> AsyncIterator[Day]:
+    """The seed's day, with a service that only a busy machine keeps from answering."""
+    async with open_pool(url, size=4) as pool, client(*addresses, deadline_s=60.0) as voicekit:
+        yield Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed), listed_within_s=1.0)
+
+
+def run_until_killed(at: int, delay_s: float, *day: Any) -> None:
+    """A run in a process of its own, which is killed `delay_s` after its `at`-th dealing with the world, or ends before."""
 
     async def run() -> None:
-        async with open_pool(url, size=4) as pool, client(*addresses) as voicekit:
-            await Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed)).disturbed(5.0)
+        async with day_without_faults(*day) as found:
+            await found.run(600.0)
 
-    asyncio.run(run())
+    with dropped_at(at, partial(die_after, delay_s)):
+        asyncio.run(run())
 
 
 def quick(seed: int) -> Behaviour:

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from dialog_assets.cli.world import SandboxProcess
 from dialog_assets.portals import Portal
+from dialog_assets_tests.faults.kills import Moment, die_at
 
 PORTAL = "okna_sever"
 MONDAY, TUESDAY, FRIDAY = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 6)
@@ -87,13 +88,13 @@ class Runs:
     last: date
     records: Path | None = None
 
-    def start(self) -> Run:
-        """A run that has just begun."""
+    def start(self, dies_at: Moment | None = None) -> Run:
+        """A run that has just begun, and kills itself at a moment."""
         environment = {**self.sandbox.environment, "DATABASE_URL": self.database}
         here, there = forks().Pipe(duplex=False)
         arguments = (environment, str(self.temporary), self.portal, self.first, self.last)
         records = str(self.records) if self.records else None
-        process = forks().Process(target=_run, args=(there, records, *arguments), daemon=True)
+        process = forks().Process(target=_run, args=(there, records, dies_at, *arguments), daemon=True)
         process.start()
         there.close()
         return Run(process, here)
@@ -102,7 +103,7 @@ class Runs:
         """A run to its end; what stopped it, one sentence a step."""
         run = self.start()
         with run.told:
-            assert run.told.poll(120), "the run does not end"
+            assert run.told.poll(500), "the run does not end"
             try:
                 errors: tuple[str, ...] = run.told.recv()
             except EOFError:
@@ -124,9 +125,11 @@ class Run:
     told: Connection
 
 
-def _run(told: Connection, records: str | None, *arguments: Any) -> None:
+def _run(told: Connection, records: str | None, dies_at: Moment | None, *arguments: Any) -> None:
     from dialog_assets_tests.faults import week
 
+    if dies_at is not None:
+        die_at(dies_at)
     week.run(*arguments, records=records, told=told)
 
 

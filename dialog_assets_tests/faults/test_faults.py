@@ -29,7 +29,7 @@ from dialog_assets_tests.faults.support import (
 )
 
 # One worker, as what they are compared with is made once; and many runs each, on a machine that does other things too.
-pytestmark = [pytest.mark.xdist_group("calm_week"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.xdist_group("calm_week")
 
 DAMAGED = (5020, "audio_files", "recording_not_audio")
 """The one call of the week that cannot be done: its recording is no audio."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,10 +30,11 @@ from dialog_assets_tests.faults.recordings import (
     Day,
     client,
     day_of,
+    day_without_faults,
     everything_ends,
     first_call_of,
     quick,
-    run_in_process,
+    run_until_killed,
     script,
 )
 from dialog_assets_tests.faults.speech_service import SpeechService, speech_service
@@ -120,23 +121,19 @@ def test_killed_processes(
     """Three runs as processes, each killed with -9 at a random moment, then a run to the end."""
     chance = random.Random(seed)
     service.begin([], replace(quick(seed), recognition_s=(0.1, 0.4)))
-    addresses = (service.endpoint, service.storage_url)
-    portal = portals[1]
+    day = (tables, portals[1], recordings, (service.endpoint, service.storage_url), seed)
 
     async def archive() -> None:
-        async with open_pool(tables, size=1) as pool, client(*addresses) as voicekit:
-            await Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed)).archive()
+        async with day_without_faults(*day) as found:
+            await found.archive()
 
     async def end() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        async with open_pool(tables, size=4) as pool, client(*addresses) as voicekit:
-            day = Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
-            await day.run(30.0)
-            return await day.rows("call_steps"), await day.rows("ledger")
+        async with day_without_faults(*day) as found:
+            await found.run(600.0)
+            return await found.rows("call_steps"), await found.rows("ledger")
 
     asyncio.run(archive())
-    killed = 0
-    for _ in range(3):
-        killed += _killed_at(service, chance, tables, portal, recordings, addresses, seed)
+    killed = sum(_killed_at(chance.randint(1, 4 * NUMBER), chance.uniform(0, 0.03), *day) for _ in range(3))
     assert killed > 0, "every run ended before it was killed: the moments are too tame"
     steps, bill = asyncio.run(end())
     assert {row["state"] for row in steps} == {"done"}
@@ -145,24 +142,12 @@ def test_killed_processes(
     assert len(bill) == NUMBER, "without a fault each recording is bought once"
 
 
-def _killed_at(service: SpeechService, chance: random.Random, *arguments: Any) -> bool:
-    """Kill a run a moment after a random number of its dealings with the service; whether it still lived."""
-    goal = _dealings(service) + chance.randint(1, 2 * NUMBER)
-    delay_s = chance.uniform(0, 0.03)
-    process = forks().Process(target=run_in_process, args=arguments, daemon=True)
+def _killed_at(*arguments: Any) -> bool:
+    """Whether a run was killed before it ended."""
+    process = forks().Process(target=run_until_killed, args=arguments, daemon=True)
     process.start()
-    while process.is_alive() and _dealings(service) < goal:
-        time.sleep(0.01)
-    time.sleep(delay_s)
-    lived = process.is_alive()
-    process.kill()
     process.join()
-    return lived
-
-
-def _dealings(service: SpeechService) -> int:
-    counts = service.counts()
-    return sum(counts.get(name, 0) for name in ("uploads", "submitted", "GetOperation", "ListOperations"))
+    return process.exitcode == -signal.SIGKILL
 
 
 def _has_ended(row: dict[str, Any]) -> bool:

@@ -163,7 +163,7 @@ def routed(wire: Wire, naps: list[float] | None = None, **options: Any) -> LLMRo
         if naps is not None:
             naps.append(seconds)
 
-    settings: dict[str, Any] = {"timeout_s": 5, "sleep": nap, "transport": httpx2.MockTransport(wire), **options}
+    settings: dict[str, Any] = {"timeout_s": 120, "sleep": nap, "transport": httpx2.MockTransport(wire), **options}
     return LLMRouter(KEYS, {}, **settings)
 
 

@@ -24,7 +24,7 @@ URLS = {"openai": "https://o.example/v1", "anthropic": "https://a.example", "dee
 def send(wire: Wire, request: LLMRequest[Any]) -> VendorAnswer:
     async def go() -> VendorAnswer:
         maker = AnthropicMessages if request.vendor == "anthropic" else OpenAIChat
-        client = maker(KEYS[request.vendor], URLS[request.vendor], timeout_s=5, transport=httpx2.MockTransport(wire))
+        client = maker(KEYS[request.vendor], URLS[request.vendor], timeout_s=120, transport=httpx2.MockTransport(wire))
         try:
             return await client.send(request)
         finally:

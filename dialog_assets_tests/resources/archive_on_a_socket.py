@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,11 +39,6 @@ class Bucket:
         self.faults.set([])
         self.server.reset()
         self.books.reset()
-
-    def wait_for(self, call: str) -> None:
-        """Until `call` has come."""
-        while not self.books.as_dict().get("s3", {}).get("counts", {}).get(call):
-            time.sleep(0.01)
 
     def counts(self) -> dict[str, int]:
         """How often each call came since the last time; looking at the bucket counts too."""

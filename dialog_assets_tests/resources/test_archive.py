@@ -6,8 +6,10 @@ import asyncio
 import functools
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -198,16 +200,36 @@ def test_checksum_headers_on_demand(bucket: Bucket, small: Sample, monkeypatch: 
 # Interrupted
 
 
+@contextmanager
+def held_parts(archive: Archive) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Parts are held back where they leave: the first event tells that one is, the second lets them go."""
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold(**_: Any) -> None:
+        held.set()
+        let_go.wait()
+
+    events = archive.client.meta.events
+    events.register("before-send.s3.UploadPart", hold)
+    try:
+        yield held, let_go
+    finally:
+        let_go.set()
+        events.unregister("before-send.s3.UploadPart", hold)
+
+
 def test_a_cancelled_upload_leaves_nothing(bucket: Bucket, large: Sample) -> None:
     """Cancelled while its parts are on the way, an upload is called off before the cancellation goes on."""
-    bucket.fails("slow", "UploadPart", value=0.3)
 
     async def cancelled() -> None:
-        task = asyncio.create_task(put(once(), large))
-        await asyncio.to_thread(bucket.wait_for, "UploadPart")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        with held_parts(once()) as (held, let_go):
+            task = asyncio.create_task(put(once(), large))
+            await asyncio.to_thread(held.wait)
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)  # it has heard of it
+            let_go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
     asyncio.run(cancelled())
     assert bucket.counts()["AbortMultipartUpload"] == 1
@@ -219,15 +241,15 @@ def test_a_service_that_hangs_does_not_hold_up_the_end(
 ) -> None:
     """A cancelled run does not wait for ever for its uploads to be called off; they are, as soon as S3 answers."""
     monkeypatch.setattr(s3, "_CALLED_OFF_WITHIN_S", 0.01)
-    bucket.fails("slow", "UploadPart", value=1.0)
 
     async def cancelled() -> None:
-        task = asyncio.create_task(put(once(), large))
-        await asyncio.to_thread(bucket.wait_for, "UploadPart")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert "AbortMultipartUpload" not in bucket.counts()
+        with held_parts(once()) as (held, _):
+            task = asyncio.create_task(put(once(), large))
+            await asyncio.to_thread(held.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert "AbortMultipartUpload" not in bucket.counts()
 
     asyncio.run(cancelled())
     while bucket.uploads():

@@ -162,7 +162,9 @@ def command(method: str, **params: Any) -> str:
 @contextmanager
 def served(site: Site, app: ASGIApp | None = None, **options: Any) -> Iterator[str]:
     """The site, or another app of it, on a real socket; gives its base URL. `options` are uvicorn's."""
-    config = uvicorn.Config(app or site.server.app, port=0, log_level="error", access_log=False, **options)
+    config = uvicorn.Config(
+        app or site.server.app, port=0, log_level="error", access_log=False, timeout_keep_alive=75, **options
+    )
     server = uvicorn.Server(config)
     ready = threading.Event()
     original = server.startup
@@ -174,7 +176,7 @@ def served(site: Site, app: ASGIApp | None = None, **options: Any) -> Iterator[s
     server.startup = startup  # type: ignore[method-assign]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     port = server.servers[0].sockets[0].getsockname()[1]
     yield f"http{'s' * config.is_ssl}://127.0.0.1:{port}"
     server.should_exit = True

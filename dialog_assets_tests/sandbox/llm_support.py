@@ -150,7 +150,9 @@ def running(world: World | None = None, *, latency_ms: int = 0) -> Iterator[Runn
         deepseek_key=DEEPSEEK_KEY,
         latency_ms=latency_ms,
     )
-    config = uvicorn.Config(server.app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+    config = uvicorn.Config(
+        server.app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", timeout_keep_alive=75
+    )
     ready = threading.Event()
 
     class _Announced(uvicorn.Server):
@@ -162,7 +164,7 @@ def running(world: World | None = None, *, latency_ms: int = 0) -> Iterator[Runn
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         port = runner.servers[0].sockets[0].getsockname()[1]
         yield Running(f"http://127.0.0.1:{port}", books, faults)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from dialog_assets.sandbox.bitrix24_habits import Habits
@@ -80,16 +79,20 @@ def test_batch_billing() -> None:
 def test_faults_429_and_operating() -> None:
     """429 blocks a method at once; "operating" lets the call finish, tells the reset, then blocks; both end in time."""
     site = make_site(make_portal())
+    now, state = [1000.0], site.server.portals["demo"]
+    state.operating = Operating(lambda: state.habits, lambda: now[0])
     site.faults.set([{"service": "bitrix24", "kind": "429", "match": "user.get", "times": 1, "value": 1.0}])
     assert [site.ask("user.get").status_code for _ in range(2)] == [429, 429]
     assert site.ask("scope").status_code == 200
-    time.sleep(1.05)
+    now[0] += 1.05
     assert site.ask("user.get").status_code == 200
     site.faults.set([{"service": "bitrix24", "kind": "operating", "match": "user.get", "times": 1, "value": 60}])
     crossing = site.ask("user.get").json()["time"]
     assert crossing["operating"] >= 480
-    assert 55 <= crossing["operating_reset_at"] - time.time() <= 60
+    assert crossing["operating_reset_at"] == int(now[0] + 60)
     assert site.ask("user.get").status_code == 429
+    now[0] += 60
+    assert site.ask("user.get").status_code == 200
 
 
 def test_limiter_off() -> None:

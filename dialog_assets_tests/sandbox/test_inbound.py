@@ -42,7 +42,9 @@ class Served:
         )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.server = uvicorn.Server(uvicorn.Config(self.storage.app, log_config=None, lifespan="off"))
+        self.server = uvicorn.Server(
+            uvicorn.Config(self.storage.app, log_config=None, lifespan="off", timeout_keep_alive=75)
+        )
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[self._socket])))
 
     def client(self, *, key: str = API_KEY, secret: str = SECRET, checksums: Any = "when_required") -> Any:
@@ -250,17 +252,17 @@ def test_bad_requests_by_hand(served: Served) -> None:
     client.put_object(Bucket="inbound", Key="a", Body=b"x")
     headers = {name: value if isinstance(value, str) else value.decode() for name, value in sent[0].headers.items()}
     url = f"{served.url}/inbound/a"
-    assert httpx2.put(url, content=b"x", headers=headers).status_code == 200
-    assert "XAmzContentSHA256Mismatch" in httpx2.put(url, content=b"y", headers=headers).text
-    assert "SignatureDoesNotMatch" in httpx2.put(f"{url}2", content=b"x", headers=headers).text
+    assert httpx2.put(url, content=b"x", headers=headers, timeout=60).status_code == 200
+    assert "XAmzContentSHA256Mismatch" in httpx2.put(url, content=b"y", headers=headers, timeout=60).text
+    assert "SignatureDoesNotMatch" in httpx2.put(f"{url}2", content=b"x", headers=headers, timeout=60).text
     extra = headers | {"x-amz-acl": "private"}
-    assert "x-amz-acl must be signed" in httpx2.put(url, content=b"x", headers=extra).text
+    assert "x-amz-acl must be signed" in httpx2.put(url, content=b"x", headers=extra, timeout=60).text
     old = headers | {"X-Amz-Date": "20200101T000000Z"}
-    assert "RequestTimeTooSkewed" in httpx2.put(url, content=b"x", headers=old).text
-    assert "AccessDenied" in httpx2.put(url, content=b"x").text
+    assert "RequestTimeTooSkewed" in httpx2.put(url, content=b"x", headers=old, timeout=60).text
+    assert "AccessDenied" in httpx2.put(url, content=b"x", timeout=60).text
     assert (
         "AuthorizationHeaderMalformed"
-        in httpx2.put(url, content=b"x", headers={"authorization": "AWS4-HMAC-SHA256 Credential=a/b"}).text
+        in httpx2.put(url, content=b"x", headers={"authorization": "AWS4-HMAC-SHA256 Credential=a/b"}, timeout=60).text
     )
 
 

@@ -45,7 +45,7 @@ def server() -> Iterator[Running]:
 
 def _post(server: Running, path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
     body = {key: value for key, value in body.items() if value is not None}
-    response = httpx2.post(server.url + path, json=body, headers=headers, timeout=10)
+    response = httpx2.post(server.url + path, json=body, headers=headers, timeout=60)
     return response.status_code, response.json()
 
 
@@ -194,7 +194,7 @@ def test_deepseek_ignores_what_it_does_not_know(server: Running) -> None:
 )
 def test_wrong_keys(server: Running, path: str, headers: dict[str, str], kind: str) -> None:
     """401 in each vendor's words, and never the whole key back."""
-    response = httpx2.post(server.url + path, headers=headers, json={}, timeout=10)
+    response = httpx2.post(server.url + path, headers=headers, json={}, timeout=60)
     assert response.status_code == 401
     assert response.json()["error"]["type"] == kind
     assert "sk-wrong-key-9999" not in response.text
@@ -203,10 +203,15 @@ def test_wrong_keys(server: Running, path: str, headers: dict[str, str], kind: s
 def test_anthropic_needs_its_version_and_takes_both_key_headers(server: Running) -> None:
     """No version or another one: 400; the key is accepted as a bearer and in x-api-key."""
     url = f"{server.url}/anthropic/v1/models"
-    assert httpx2.get(url, headers={"x-api-key": ANTHROPIC_KEY}).status_code == 400
-    assert httpx2.get(url, headers={"x-api-key": ANTHROPIC_KEY, "anthropic-version": "2023-06-01"}).status_code == 400
-    assert httpx2.get(url, headers={"x-api-key": ANTHROPIC_KEY, **VERSION}).status_code == 200
-    assert httpx2.get(url, headers={"authorization": f"Bearer {ANTHROPIC_KEY}", **VERSION}).status_code == 200
+    assert httpx2.get(url, headers={"x-api-key": ANTHROPIC_KEY}, timeout=60).status_code == 400
+    assert (
+        httpx2.get(url, headers={"x-api-key": ANTHROPIC_KEY, "anthropic-version": "2023-06-01"}, timeout=60).status_code
+        == 400
+    )
+    assert httpx2.get(url, headers={"x-api-key": ANTHROPIC_KEY, **VERSION}, timeout=60).status_code == 200
+    assert (
+        httpx2.get(url, headers={"authorization": f"Bearer {ANTHROPIC_KEY}", **VERSION}, timeout=60).status_code == 200
+    )
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
@@ -217,7 +222,7 @@ def test_bodies_that_are_no_json_object(server: Running, content: bytes) -> None
         ("/anthropic/v1/messages", {"x-api-key": ANTHROPIC_KEY, **VERSION}),
         ("/deepseek/chat/completions", {"authorization": f"Bearer {DEEPSEEK_KEY}"}),
     ):
-        assert httpx2.post(server.url + path, headers=headers, content=content).status_code == 400
+        assert httpx2.post(server.url + path, headers=headers, content=content, timeout=60).status_code == 400
 
 
 def test_cache_writes_are_billed_unless_refused(server: Running) -> None:
@@ -239,11 +244,11 @@ def test_balance_and_models(server: Running) -> None:
     """The free look-ups a doctor command makes; none is counted as a request."""
     before = dict(server.books.as_dict())
     key = {"authorization": f"Bearer {DEEPSEEK_KEY}"}
-    balance = httpx2.get(f"{server.url}/deepseek/user/balance", headers=key).json()
+    balance = httpx2.get(f"{server.url}/deepseek/user/balance", headers=key, timeout=60).json()
     assert balance["is_available"] is True
-    models = httpx2.get(f"{server.url}/deepseek/models", headers=key).json()["data"]
+    models = httpx2.get(f"{server.url}/deepseek/models", headers=key, timeout=60).json()["data"]
     assert [model["id"] for model in models] == ["deepseek-flash", "deepseek-v4-pro"]
-    assert httpx2.get(f"{server.url}/deepseek/models").status_code == 401
+    assert httpx2.get(f"{server.url}/deepseek/models", timeout=60).status_code == 401
     assert server.books.as_dict() == before
 
 

@@ -58,7 +58,7 @@ async def ask(sandbox: Sandbox, service: str, rpc: str, request: Any, answer: An
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
-        return await call(request, metadata=(("authorization", f"Bearer {signed}"),), timeout=10)
+        return await call(request, metadata=(("authorization", f"Bearer {signed}"),), timeout=60)
 
 
 async def submit(sandbox: Sandbox, data: bytes) -> lr.Operation:
@@ -100,7 +100,7 @@ def test_everything_is_up(tmp_path: Path) -> None:
             client = archive(sandbox)
             await asyncio.to_thread(client.put_object, Bucket=bucket, Key="k", Body=b"x")
             assert (await submit(sandbox, (tmp_path / "1.mp3").read_bytes())).id == "101"
-            async with httpx2.AsyncClient() as http:
+            async with httpx2.AsyncClient(timeout=60) as http:
                 profile = await http.get(f"{environment['P_WEBHOOK']}profile")
                 assert "result" in profile.json()
                 assert (await http.get(f"{environment['VOICEKIT_STORAGE_URL']}/inbound/a")).status_code == 403
@@ -124,7 +124,7 @@ async def over_tls(sandbox: Sandbox) -> None:
     credentials = grpc.ssl_channel_credentials(roots)
     async with grpc.aio.secure_channel(addresses["voicekit_tls"], credentials) as channel:
         await asyncio.wait_for(channel.channel_ready(), 10)
-    async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=certificate)) as http:
+    async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=certificate), timeout=60) as http:
         assert environment["VOICEKIT_STORAGE_URL"].startswith("https://")
         for url in (environment["VOICEKIT_STORAGE_URL"], addresses["inbound"]):
             assert (await http.get(f"{url}/inbound/a")).status_code == 403
@@ -142,7 +142,7 @@ def test_control(tmp_path: Path) -> None:
     async def run() -> None:
         async with (
             Sandbox(world=small_world(tmp_path), voicekit_tls_port=0, inbound_https_port=0) as sandbox,
-            httpx2.AsyncClient(base_url=sandbox.addresses["control"]) as http,
+            httpx2.AsyncClient(base_url=sandbox.addresses["control"], timeout=60) as http,
         ):
             assert (await http.get("/health")).json() == {"ok": True}
             await over_tls(sandbox)
@@ -203,7 +203,7 @@ def test_control_refuses(tmp_path: Path) -> None:
     async def run() -> None:
         async with (
             Sandbox(world=small_world(tmp_path)) as sandbox,
-            httpx2.AsyncClient(base_url=sandbox.addresses["control"]) as http,
+            httpx2.AsyncClient(base_url=sandbox.addresses["control"], timeout=60) as http,
         ):
             for path, body in BAD:
                 answer = await http.post(path, content=body)
@@ -305,7 +305,7 @@ def test_serve_stops_on_signal(tmp_path: Path, number: signal.Signals) -> None:
 
     async def run() -> None:
         sandbox = Sandbox(world=small_world(tmp_path))
-        sandbox.faults.set([{"service": "voicekit", "kind": "slow", "value": 30}])
+        sandbox.faults.set([{"service": "voicekit", "kind": "slow", "value": 120}])
         hanging: list[asyncio.Task[Any]] = []
 
         def strike() -> None:
@@ -321,7 +321,7 @@ def test_serve_stops_on_signal(tmp_path: Path, number: signal.Signals) -> None:
         await asyncio.gather(*hanging, return_exceptions=True)
 
     asyncio.run(run())
-    assert time.monotonic() - moment[0] < 20, "the request hangs for 30 s"
+    assert time.monotonic() - moment[0] < 50, "the request hangs for 60 s"
     assert len(up) == 1
     assert json.dumps(up[0])
     assert signal.getsignal(number) is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -108,7 +109,7 @@ def token(
     *,
     key: str = API_KEY,
     secret: bytes | None = None,
-    expires_in: float = 600,
+    expires_in: float = 86_400,
     padded: bool = False,
     altchars: bytes = b"-_",
     **changes: Any,
@@ -160,7 +161,7 @@ class Bench:
 
     async def call(self, service: str, rpc: str, request: Message, **options: Any) -> Any:
         """The answer of a unary call; `key` and metadata as keywords; grpc.aio.AioRpcError on a refusal."""
-        timeout = options.pop("timeout", 10)
+        timeout = options.pop("timeout", 60)
         invoke = self.channel.unary_unary(
             f"/{service}/{rpc}",
             request_serializer=type(request).SerializeToString,
@@ -211,9 +212,19 @@ class Bench:
         assert operation.response.Unpack(response)
         return response
 
+    async def listened_to(self) -> None:
+        """Until somebody waits for an operation, or watches."""
+        while not self.server.operations._account(API_KEY).listeners:  # noqa: ASYNC110 - the service tells nobody
+            await asyncio.sleep(0.01)
+
+    def becomes(self, operation: lr.Operation, state: lr.OperationState) -> None:
+        """What a timer would do to an operation: its next state, now."""
+        account = self.server.operations._account(API_KEY)
+        self.server.operations._become(account, account.operations[operation.id], state)
+
     def counts(self) -> dict[str, int]:
-        """The books' counts of VoiceKit."""
-        counts = self.books.as_dict()["voicekit"]["counts"]
+        """The books' counts of VoiceKit; empty before the first call."""
+        counts = self.books.as_dict().get("voicekit", {"counts": {}})["counts"]
         assert isinstance(counts, dict)
         return counts
 

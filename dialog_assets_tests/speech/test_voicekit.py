@@ -17,6 +17,7 @@ import grpc.aio
 import pytest
 
 from dialog_assets.sandbox.voicekit import Behaviour
+from dialog_assets.sandbox.voicekit_operations import Operations
 from dialog_assets.speech.errors import (
     OperationExpired,
     RecogniserBusy,
@@ -88,7 +89,6 @@ def test_a_recording_becomes_its_dialog(recording: Path) -> None:
         async with account([recording]) as services, services.client() as client:
             recogniser: Recogniser = client
             operation = await start(client, recording)
-            assert isinstance(await recogniser.poll(operation, LABEL), Pending)
             answer = await end(client, operation)
             assert isinstance(answer, Done)
             stored = json.loads(json.dumps(await recogniser.fetch(answer)))
@@ -313,6 +313,7 @@ def test_an_operation_can_be_cancelled(recording: Path) -> None:
         async with account([recording]) as services, services.client() as client:
             services.faults.set([fault("stuck", "LongRunningRecognize", times=1)])
             operation = await start(client, recording)
+            assert isinstance(await client.poll(operation, LABEL), Pending)
             await client.cancel(operation)
             answer = await end(client, operation)
             assert isinstance(answer, Failed)
@@ -427,10 +428,10 @@ def test_a_submission_that_was_taken_is_found_not_repeated(recording: Path) -> N
 
 def test_a_late_answer_is_found_not_repeated(recording: Path) -> None:
     """A deadline that passes is as unclear as 14: look first."""
-    slow = fault("slow", "LongRunningRecognize", times=1, value=0.5)
-    result, counts = submitting(recording, slow, deadline_s=0.3)
-    assert isinstance(result, str)
-    assert counts["submitted"] == 1
+    silent = fault("silent_after", "LongRunningRecognize", times=1, value=600)
+    result, counts = submitting(recording, silent, deadline_s=2)
+    assert result == "101"
+    assert (counts["LongRunningRecognize"], counts["submitted"]) == (1, 1)
 
 
 @pytest.mark.parametrize("kind", ["unavailable_before", "internal", "aborted"])
@@ -441,16 +442,19 @@ def test_a_submission_that_was_not_taken_is_repeated(recording: Path, kind: str)
     assert (counts["ListOperations"], counts["LongRunningRecognize"], counts["submitted"]) == (LOOKS, 2, 1)
 
 
-def test_a_listing_that_is_behind_is_waited_for(recording: Path) -> None:
+def test_a_listing_that_is_behind_is_waited_for(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation that is listed only after a moment is found all the same, and paid for once."""
-    result, counts = submitting(
-        recording,
-        fault("unavailable_after", "LongRunningRecognize", times=1),
-        fault("late_listing", "LongRunningRecognize", times=1, value=0.2),
-        backoff_s=0.1,
-    )
+    looks: list[str] = []
+    page = Operations.page
+
+    def behind(operations: Operations, api_key: str, request: Any) -> longrunning_pb2.ListOperationsResponse:
+        looks.append(api_key)
+        return page(operations, api_key, request) if len(looks) == 3 else longrunning_pb2.ListOperationsResponse()
+
+    monkeypatch.setattr(Operations, "page", behind)
+    result, counts = submitting(recording, fault("unavailable_after", "LongRunningRecognize", times=1))
     assert result == "101"
-    assert counts["ListOperations"] > 1
+    assert counts["ListOperations"] == 3
     assert (counts["LongRunningRecognize"], counts["submitted"]) == (1, 1)
 
 

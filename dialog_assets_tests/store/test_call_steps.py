@@ -25,7 +25,7 @@ from dialog_assets_tests.store.rows import (
 )
 
 NOW = datetime.now(UTC)
-PAST, FUTURE = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+PAST, FUTURE = NOW - timedelta(days=1), NOW + timedelta(days=1)
 
 
 async def pending(pool: Pool, last: int = 0, page: int = 200, name: str = "transcripts") -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -67,8 +68,8 @@ def soon(seconds: float = 0.05) -> float:
 
 
 def later() -> float:
-    """One that no test waits for."""
-    return soon(LONG)
+    """One that never comes."""
+    return math.inf
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -256,9 +257,9 @@ def test_time_ends_what_nobody_comes_back_for(database: str, state: str, minutes
                 assert await gone.take("k", later())
             if state == "unclear":
                 await gone.keep("k", timedelta(hours=1))
-            await age(pool, minutes * 0.9)
+            await age(pool, minutes * 0.5)
             assert not await b.take("new", soon())
-            await age(pool, minutes * 0.2)
+            await age(pool, minutes * 0.6)
             assert await b.take("new", soon())
             if state == "submitting":
                 assert not await gone.take("k", soon()), "who comes back too late has lost it"
@@ -276,7 +277,7 @@ def test_a_lost_listening_connection_is_replaced(database: str) -> None:
     async def cut(pool: Pool) -> None:
         """As soon as it listens and is idle."""
         cut = False
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not cut:
                 cut = bool(
                     await all_rows(

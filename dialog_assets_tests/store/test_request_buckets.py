@@ -66,12 +66,12 @@ def test_no_one_waits_while_there_is_room(database: str) -> None:
 
     async def work(pool: Pool) -> list[float]:
         async with pool.connection() as connection:
-            return [await request_buckets.reserve(connection, "p", 5, 0.5) for _ in range(8)]
+            return [await request_buckets.reserve(connection, "p", 5, 0.005) for _ in range(8)]
 
     waits = with_pool(database, work)
     assert waits[:5] == [0] * 5
     for place, wait in enumerate(waits[5:], 1):
-        assert abs(wait - 2 * place) < 0.5
+        assert abs(wait - 200 * place) < 60
 
 
 def test_an_idle_bucket_is_empty_and_no_emptier(database: str) -> None:
@@ -79,10 +79,10 @@ def test_an_idle_bucket_is_empty_and_no_emptier(database: str) -> None:
 
     async def work(pool: Pool) -> list[float]:
         async with pool.connection() as connection:
-            await request_buckets.reserve(connection, "p", 3, 2.0)
+            await request_buckets.reserve(connection, "p", 3, 0.01)
             await connection.execute("UPDATE request_buckets SET counted_at = now() - interval '1 day'")
-            return [await request_buckets.reserve(connection, "p", 3, 2.0) for _ in range(4)]
+            return [await request_buckets.reserve(connection, "p", 3, 0.01) for _ in range(4)]
 
     waits = with_pool(database, work)
     assert waits[:3] == [0, 0, 0]
-    assert waits[3] > 0.2
+    assert waits[3] > 50

@@ -71,9 +71,9 @@ def test_migrating_from_several_sides_at_once(empty_database: str) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         for ended in [threads.submit(schema.migrate, empty_database) for _ in range(2)]:
-            ended.result(timeout=60)
+            ended.result(timeout=300)
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     with psycopg.connect(empty_database) as connection:
         assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
@@ -147,7 +147,7 @@ def test_setting_up_a_portal_from_several_sides_at_once(database: str, portals: 
     third = portals[0].model_copy(update={"portal": "third"})
     with ThreadPoolExecutor(3) as threads:
         found = [threads.submit(schema.setup_portals, database, [third]) for _ in range(3)]
-        assert sorted(one.result(timeout=60) for one in found) == [[], [], ["third"]]
+        assert sorted(one.result(timeout=300) for one in found) == [[], [], ["third"]]
 
 
 def partitions_of(url: str, portal: str) -> set[tuple[str, str, int, int]]:
