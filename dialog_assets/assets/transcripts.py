@@ -228,7 +228,13 @@ async def _take_stock(desk: Desk) -> None:
                 return
         await (purchase.free_slot() if found is None else purchase.accepted(found))
 
-    await asyncio.gather(*(look(row) for row in unheard if row["model"] == "deferred"))
+    try:
+        async with asyncio.TaskGroup() as looks:
+            for row in unheard:
+                if row["model"] == "deferred":
+                    looks.create_task(look(row))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the step tells what stopped it in one sentence
     for slots in desk.slots.values():
         await slots.drop_unasked()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -354,6 +355,34 @@ def test_what_could_not_be_found_at_first(database: str, portals: list[Portal], 
         assert (len(night.account.submissions), len(night.account.finds)) == (1, 2)
 
     night(database, portals, recording, story)
+
+
+def test_a_database_that_fails_while_stock_is_taken(database: str, portals: list[Portal], recording: Path) -> None:
+    """The run ends with its error, and no other look goes on behind it."""
+    looked_at: asyncio.Queue[str] = asyncio.Queue()
+    cancelled: list[str] = []
+
+    class Failing(Account):
+        async def find(self, label: Label) -> str | None:
+            if label.request_id == self.submissions[0]:
+                await looked_at.get()
+                raise psycopg.OperationalError("the server closed the connection")
+            try:
+                looked_at.put_nowait(label.request_id)
+                await asyncio.Event().wait()
+            finally:
+                cancelled.append(label.request_id)
+            raise AssertionError
+
+    async def story(night: Night) -> None:
+        night.account = Failing()
+        night.account.submit_breaks = [(True, RecogniserUnavailable("reset"))] * 2
+        await night.run()
+        with pytest.raises(psycopg.OperationalError, match="the server closed"):
+            await night.run()
+        assert cancelled == night.account.submissions[1:]
+
+    night(database, portals, recording, story, calls=(1, 2))
 
 
 def test_killed_before_the_submission_arrived(database: str, portals: list[Portal], recording: Path) -> None:
