@@ -3,3 +3,11 @@
 
 class DialogAssetsError(Exception):
     """An error whose text is one sentence for a person: what is wrong, where, what to do; it never holds a secret."""
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group, for people who are told one."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 import psycopg
 
-from dialog_assets.errors import DialogAssetsError
+from dialog_assets.errors import DialogAssetsError, first_of
 from dialog_assets.store import call_steps, ledger
 from dialog_assets.store.pool import Connection, Pool
 
@@ -118,7 +118,8 @@ class Work(Generic[I]):
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
         except BaseExceptionGroup as errors:
-            raise (self._stop or _first(errors)) from None
+            error = self._stop or first_of(errors)
+            raise error from error.__cause__
         if self._stop is not None:
             await self._tell_days()
             raise self._stop
@@ -215,11 +216,3 @@ class Work(Generic[I]):
                     return
                 self._told += 1
                 await self.day_done(day)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -23,6 +23,7 @@ from dialog_assets.assets.temporary import room_in, work_folder
 from dialog_assets.audio.values import Form, Prepared
 from dialog_assets.audio.workers import Inspectors
 from dialog_assets.dialogs import turns_key
+from dialog_assets.errors import first_of
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.resources.s3 import Archive, ArchiveResource
@@ -233,8 +234,9 @@ async def _take_stock(desk: Desk) -> None:
             for row in unheard:
                 if row["model"] == "deferred":
                     looks.create_task(look(row))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the step tells what stopped it in one sentence
+    except BaseExceptionGroup as errors:
+        error = first_of(errors)
+        raise error from error.__cause__
     for slots in desk.slots.values():
         await slots.drop_unasked()
 

@@ -314,6 +314,7 @@ class VoiceKitServer:
                 while request.listen_for_updates:
                     try:
                         async with asyncio.timeout_at(ends_at):
+                            await asyncio.sleep(0)  # a change that is there already must not outrun the cut
                             _, operation = await changes.get()
                     except TimeoutError:
                         raise RefusedError(grpc.StatusCode.INTERNAL, WATCH_CUT_TEXT) from None

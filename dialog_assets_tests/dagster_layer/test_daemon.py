@@ -46,7 +46,7 @@ from dialog_assets_tests.databases import copy_of, database_is
 BACKFILL_TAG = "dagster/backfill"
 NAMES = ("calls", "done", "skipped", "failed", "waiting")
 ENDED = ("COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED")
-pytestmark = [pytest.mark.xdist_group("daemon"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.xdist_group("daemon"), pytest.mark.timeout(2400)]
 
 
 def days(first: str, last: str) -> list[str]:

@@ -38,6 +38,8 @@ from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, Row, all_rows, 
 NUMBER = 4
 STREAMS = 3
 LONG_AGO = timedelta(hours=31)
+CALM_DEADLINE_S = 60.0
+"""Where nothing is silent, only a busy machine keeps an answer back."""
 
 DEALINGS: dict[type, tuple[str, ...]] = {
     VoiceKit: ("upload", "submit", "find", "poll", "fetch", "recognise_at_once"),
@@ -146,8 +148,6 @@ class Day:
     client: VoiceKit
     day: date
     first_call: int
-    listed_within_s: float = 0.05
-    """How late the service may list a submission."""
 
     @property
     def calls(self) -> range:
@@ -186,12 +186,7 @@ class Day:
 
         run = StepRun(portal, "transcripts", (self.day,), self.pool, nothing)
         delays = partial(poll_delays, 0.01, 0.1)
-        await recognise(
-            *(run, Files(self.recordings), self.client),
-            streams=STREAMS,
-            delays=delays,
-            listed_within_s=self.listed_within_s,
-        )
+        await recognise(run, Files(self.recordings), self.client, streams=STREAMS, delays=delays, listed_within_s=0.05)
 
     async def drop(self, patience_s: float, at: int) -> None:
         """A run that is gone at its `at`-th dealing with the world, or ends before."""
@@ -238,8 +233,8 @@ async def day_without_faults(
     url: str, portal: Portal, recordings: list[Path], addresses: tuple[str, str], seed: int
 ) -> AsyncIterator[Day]:
     """The seed's day, with a service that only a busy machine keeps from answering."""
-    async with open_pool(url, size=4) as pool, client(*addresses, deadline_s=60.0) as voicekit:
-        yield Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed), listed_within_s=1.0)
+    async with open_pool(url, size=4) as pool, client(*addresses, deadline_s=CALM_DEADLINE_S) as voicekit:
+        yield Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
 
 
 def run_until_killed(at: int, delay_s: float, *day: Any) -> None:
@@ -266,8 +261,3 @@ def day_of(seed: int) -> date:
 def first_call_of(seed: int) -> int:
     """The first of the day's call ids."""
     return 100 * seed + 1
-
-
-async def everything_ends() -> None:
-    """Until every operation has ended that ever will, by itself or by being cancelled."""
-    await asyncio.sleep(0.12)

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dialog_assets.sandbox.voicekit import Behaviour
+from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2
 from dialog_assets_tests.speech.account import API_KEY, Account, account
+
+UNFINISHED = (longrunning_pb2.ENQUEUED, longrunning_pb2.PROCESSING)
 
 _spawning = multiprocessing.get_context("spawn")
 
@@ -31,11 +34,6 @@ class SpeechService:
         """No more faults."""
         self._ask("heal")
 
-    def counts(self) -> dict[str, int]:
-        """What it was asked, by kind."""
-        counts: dict[str, int] = self.books().get("counts", {})
-        return counts
-
     def books(self) -> dict[str, Any]:
         """The books of VoiceKit."""
         books: dict[str, Any] = self._ask("books")
@@ -45,6 +43,10 @@ class SpeechService:
         """The kind of outcome, error or response, of every operation that it knows, by request id."""
         operations: dict[str, str] = self._ask("operations")
         return operations
+
+    def rest(self, *, until_operations_end: bool = False) -> None:
+        """Until it works on no call any more, that of a client which is gone, and on no operation which will ever end."""
+        self._ask("rest", until_operations_end)
 
     def stop(self) -> None:
         """End it."""
@@ -80,9 +82,21 @@ async def _answer(pipe: Connection, recordings: list[Path]) -> None:
         pipe.send((served.endpoint, served.storage_url))
         while True:
             name, *arguments = await asyncio.to_thread(pipe.recv)
+            if name == "rest":
+                await _rest(served, until_operations_end=arguments[0])
             pipe.send(_do(served, name, *arguments))
             if name == "stop":
                 return
+
+
+async def _rest(served: Account, *, until_operations_end: bool) -> None:
+    operations = served.server.operations._account(API_KEY).operations
+    at_rest = 0
+    while at_rest < 3:  # what a client sent before it was gone may still lie in a socket
+        await asyncio.sleep(0.01)
+        calls = sum(served.server._gate._open.values())
+        ending = [one for one in operations.values() if one.timer is not None and one.state in UNFINISHED]
+        at_rest = 0 if calls or (until_operations_end and ending) else at_rest + 1
 
 
 def _do(served: Account, name: str, *arguments: Any) -> Any:

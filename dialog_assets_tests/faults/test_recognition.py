@@ -24,6 +24,7 @@ from dialog_assets.store.pool import open_pool
 from dialog_assets_tests.audio.files import write_audio
 from dialog_assets_tests.databases import copy_of
 from dialog_assets_tests.faults.recordings import (
+    CALM_DEADLINE_S,
     LONG_AGO,
     NUMBER,
     STREAMS,
@@ -31,7 +32,6 @@ from dialog_assets_tests.faults.recordings import (
     client,
     day_of,
     day_without_faults,
-    everything_ends,
     first_call_of,
     quick,
     run_until_killed,
@@ -46,6 +46,8 @@ DISTURBED = 4
 """Runs under faults."""
 STUCK_AFTER = (1, DISTURBED - 1)
 """The runs after which a day and more passes, so that what is still at the vendor will never end."""
+MOMENTS = ((14 * NUMBER, 18 * NUMBER), (1, 16 * NUMBER), (1, 16 * NUMBER))
+"""Between which of its dealings with the world a run is killed: the first when something is bought, and not all heard of."""
 RUNS = 12
 """Runs until everything must have ended: the last ones are calm."""
 
@@ -88,20 +90,25 @@ def test_nothing_is_lost_and_nothing_bought_twice(
     )
 
     async def live() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        async with open_pool(tables, size=4) as pool, client(service.endpoint, service.storage_url) as voicekit:
+        addresses = (service.endpoint, service.storage_url)
+        async with (
+            open_pool(tables, size=4) as pool,
+            client(*addresses) as voicekit,
+            client(*addresses, deadline_s=CALM_DEADLINE_S) as patient,
+        ):
             portal = portals[1].model_copy(update={"speech": speech})
             day = Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
             await day.archive()
             for number in range(RUNS):
                 if number == DISTURBED:
                     service.heal()
+                    day.client = patient
                 patience_s = chance.choice((0.05, 0.2, 0.6)) if number < DISTURBED else 5.0
                 if number < DISTURBED and chance.random() < 0.75:
                     await day.drop(patience_s, chance.randint(1, 70))
                 else:
                     await (day.disturbed if number < DISTURBED else day.run)(patience_s)
-                if number in STUCK_AFTER:
-                    await everything_ends()
+                service.rest(until_operations_end=number in STUCK_AFTER)
                 await day.time_passes(LONG_AGO if number in STUCK_AFTER else timedelta(0))
                 steps = await day.rows("call_steps")
                 if number > DISTURBED and len(steps) == NUMBER and all(_has_ended(row) for row in steps):
@@ -127,14 +134,19 @@ def test_killed_processes(
         async with day_without_faults(*day) as found:
             await found.archive()
 
+    async def bought() -> int:
+        async with day_without_faults(*day) as found:
+            return sum(row["vendor_request_id"] is not None for row in await found.rows("ledger"))
+
     async def end() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         async with day_without_faults(*day) as found:
             await found.run(600.0)
             return await found.rows("call_steps"), await found.rows("ledger")
 
     asyncio.run(archive())
-    killed = sum(_killed_at(chance.randint(1, 4 * NUMBER), chance.uniform(0, 0.03), *day) for _ in range(3))
-    assert killed > 0, "every run ended before it was killed: the moments are too tame"
+    killed = [_killed_at(chance.randint(*moment), chance.uniform(0, 0.03), service, *day) for moment in MOMENTS]
+    assert killed[0], "the first run ended before it was killed"
+    assert asyncio.run(bought()) > 0, "no run was killed after it had bought something: the moments are too tame"
     steps, bill = asyncio.run(end())
     assert {row["state"] for row in steps} == {"done"}
     _check_ends(steps, bill)
@@ -142,11 +154,12 @@ def test_killed_processes(
     assert len(bill) == NUMBER, "without a fault each recording is bought once"
 
 
-def _killed_at(*arguments: Any) -> bool:
+def _killed_at(at: int, delay_s: float, service: SpeechService, *day: Any) -> bool:
     """Whether a run was killed before it ended."""
-    process = forks().Process(target=run_until_killed, args=arguments, daemon=True)
+    process = forks().Process(target=run_until_killed, args=(at, delay_s, *day), daemon=True)
     process.start()
     process.join()
+    service.rest()
     return process.exitcode == -signal.SIGKILL
 
 

@@ -188,7 +188,9 @@ async def sandbox_vendors(world: World) -> AsyncIterator[SandboxVendors]:
         anthropic_key=KEYS["anthropic"],
         deepseek_key=KEYS["deepseek"],
     )
-    server = uvicorn.Server(uvicorn.Config(server_of_models.app, host="127.0.0.1", port=0, log_level="critical"))
+    server = uvicorn.Server(
+        uvicorn.Config(server_of_models.app, host="127.0.0.1", port=0, log_level="critical", timeout_keep_alive=75)
+    )
     serving = asyncio.create_task(server.serve())
     try:
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -214,6 +215,7 @@ def held_parts(archive: Archive) -> Iterator[tuple[threading.Event, threading.Ev
     try:
         yield held, let_go
     finally:
+        held.set()
         let_go.set()
         events.unregister("before-send.s3.UploadPart", hold)
 
@@ -224,7 +226,7 @@ def test_a_cancelled_upload_leaves_nothing(bucket: Bucket, large: Sample) -> Non
     async def cancelled() -> None:
         with held_parts(once()) as (held, let_go):
             task = asyncio.create_task(put(once(), large))
-            await asyncio.to_thread(held.wait)
+            await asyncio.wait([task, asyncio.create_task(asyncio.to_thread(held.wait))], return_when=FIRST_COMPLETED)
             task.cancel()
             await asyncio.wait([task], timeout=0.1)  # it has heard of it
             let_go.set()
@@ -245,7 +247,7 @@ def test_a_service_that_hangs_does_not_hold_up_the_end(
     async def cancelled() -> None:
         with held_parts(once()) as (held, _):
             task = asyncio.create_task(put(once(), large))
-            await asyncio.to_thread(held.wait)
+            await asyncio.wait([task, asyncio.create_task(asyncio.to_thread(held.wait))], return_when=FIRST_COMPLETED)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -40,7 +40,8 @@ def portal() -> Iterator[Sandbox]:
     assert up.wait(150)
     yield sandbox
     loops[0].call_soon_threadsafe(down.set)
-    thread.join(10)
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -308,14 +308,16 @@ def test_serve_stops_on_signal(tmp_path: Path, number: signal.Signals) -> None:
         sandbox.faults.set([{"service": "voicekit", "kind": "slow", "value": 120}])
         hanging: list[asyncio.Task[Any]] = []
 
-        def strike() -> None:
+        async def strike() -> None:
+            while not sandbox.books.as_dict().get("voicekit"):  # noqa: ASYNC110 - the books tell nobody
+                await asyncio.sleep(0.01)
             moment.append(time.monotonic())
             os.kill(os.getpid(), number)
 
         def ready(served: Sandbox) -> None:
             up.append(served.environment)
             hanging.append(asyncio.create_task(submit(served, b"x")))
-            asyncio.get_running_loop().call_later(0.2, strike)
+            hanging.append(asyncio.create_task(strike()))
 
         await serve(sandbox, ready)
         await asyncio.gather(*hanging, return_exceptions=True)

@@ -109,7 +109,8 @@ def test_silence_of_the_service(tmp_path: Path, kind: str, accepted: int) -> Non
         async with bench(tmp_path) as served:
             await served.submit(1, group="first")  # connecting and reading the recording take their time
             script(served, kind, "LongRunningRecognize", times=1)
-            assert (await refused(served.submit(1, timeout=3.0)))[0] == CODE.DEADLINE_EXCEEDED
+            assert (await refused(served.submit(1, timeout=8.0)))[0] == CODE.DEADLINE_EXCEEDED
+            assert served.counts()["LongRunningRecognize"] == 2, "it has heard of it"
             assert served.counts()["submitted"] == 1 + accepted
 
     asyncio.run(run())

@@ -72,7 +72,9 @@ async def account(
         _world(recordings or []), storage, books, faults, Clock(), API_KEY, SECRET_KEY, behaviour=quick
     )
     port = await server.start()
-    web = uvicorn.Server(uvicorn.Config(storage.app, port=0, log_level="warning", lifespan="off"))
+    web = uvicorn.Server(
+        uvicorn.Config(storage.app, port=0, log_level="warning", lifespan="off", timeout_keep_alive=75)
+    )
     serving = asyncio.create_task(web.serve())
     while not web.started:  # noqa: ASYNC110 - uvicorn offers no event
         await asyncio.sleep(0.01)

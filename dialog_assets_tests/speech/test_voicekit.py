@@ -429,7 +429,7 @@ def test_a_submission_that_was_taken_is_found_not_repeated(recording: Path) -> N
 def test_a_late_answer_is_found_not_repeated(recording: Path) -> None:
     """A deadline that passes is as unclear as 14: look first."""
     silent = fault("silent_after", "LongRunningRecognize", times=1, value=600)
-    result, counts = submitting(recording, silent, deadline_s=2)
+    result, counts = submitting(recording, silent, deadline_s=8)
     assert result == "101"
     assert (counts["LongRunningRecognize"], counts["submitted"]) == (1, 1)
 
