@@ -61,8 +61,11 @@ def die_at(moment: Moment) -> None:
 
 
 def die_after(delay_s: float) -> None:
-    """This process is killed so much later, if it is still there."""
-    threading.Thread(target=_wait, args=(delay_s,), daemon=True).start()
+    """This process is killed so much later, if it is still there; 0: here and now."""
+    if delay_s:
+        threading.Thread(target=_wait, args=(delay_s,), daemon=True).start()
+    else:
+        _wait(0)
 
 
 def _watch(moment: Moment) -> None:

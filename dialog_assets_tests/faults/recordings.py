@@ -112,8 +112,8 @@ def _drop() -> None:
 
 
 @contextmanager
-def dropped_at(number: int, end: Callable[[], None] = _drop) -> Iterator[None]:
-    """During the body the n-th dealing with the outside world is the last: before it is done, or after, by turns."""
+def dropped_at(number: int, end: Callable[[], None] = _drop, *, of: str = "") -> Iterator[None]:
+    """During the body the n-th dealing (`of` that name) with the world is the last: before it is done, or after, by turns."""
     left = number
 
     def doomed(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -133,7 +133,7 @@ def dropped_at(number: int, end: Callable[[], None] = _drop) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for kind, names in DEALINGS.items():
-            for name in names:
+            for name in [one for one in names if of in ("", one)]:
                 patch.setattr(kind, name, doomed(getattr(kind, name)))
         yield
 
@@ -237,14 +237,14 @@ async def day_without_faults(
         yield Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
 
 
-def run_until_killed(at: int, delay_s: float, *day: Any) -> None:
-    """A run in a process of its own, which is killed `delay_s` after its `at`-th dealing with the world, or ends before."""
+def run_until_killed(of: str, at: int, delay_s: float, *day: Any) -> None:
+    """A run in a process of its own, which is killed `delay_s` after a dealing with the world, as `dropped_at` counts them."""
 
     async def run() -> None:
         async with day_without_faults(*day) as found:
             await found.run(600.0)
 
-    with dropped_at(at, partial(die_after, delay_s)):
+    with dropped_at(at, partial(die_after, delay_s), of=of):
         asyncio.run(run())
 
 

@@ -46,8 +46,6 @@ DISTURBED = 4
 """Runs under faults."""
 STUCK_AFTER = (1, DISTURBED - 1)
 """The runs after which a day and more passes, so that what is still at the vendor will never end."""
-MOMENTS = ((14 * NUMBER, 18 * NUMBER), (1, 16 * NUMBER), (1, 16 * NUMBER))
-"""Between which of its dealings with the world a run is killed: the first when something is bought, and not all heard of."""
 RUNS = 12
 """Runs until everything must have ended: the last ones are calm."""
 
@@ -125,7 +123,7 @@ def test_nothing_is_lost_and_nothing_bought_twice(
 def test_killed_processes(
     tables: str, portals: list[Portal], recordings: list[Path], service: SpeechService, seed: int
 ) -> None:
-    """Three runs as processes, each killed with -9 at a random moment, then a run to the end."""
+    """Runs as processes, killed with -9 when a submission has just been answered, then at random moments; then one to its end."""
     chance = random.Random(seed)
     service.begin([], replace(quick(seed), recognition_s=(0.1, 0.4)))
     day = (tables, portals[1], recordings, (service.endpoint, service.storage_url), seed)
@@ -134,9 +132,9 @@ def test_killed_processes(
         async with day_without_faults(*day) as found:
             await found.archive()
 
-    async def bought() -> int:
+    async def bought_unheard() -> int:
         async with day_without_faults(*day) as found:
-            return sum(row["vendor_request_id"] is not None for row in await found.rows("ledger"))
+            return sum(row["vendor_request_id"] is None for row in await found.rows("ledger"))
 
     async def end() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         async with day_without_faults(*day) as found:
@@ -144,9 +142,10 @@ def test_killed_processes(
             return await found.rows("call_steps"), await found.rows("ledger")
 
     asyncio.run(archive())
-    killed = [_killed_at(chance.randint(*moment), chance.uniform(0, 0.03), service, *day) for moment in MOMENTS]
-    assert killed[0], "the first run ended before it was killed"
-    assert asyncio.run(bought()) > 0, "no run was killed after it had bought something: the moments are too tame"
+    assert _killed_at("submit", 2 * chance.randint(1, STREAMS), 0.0, service, *day)
+    assert asyncio.run(bought_unheard()) > 0, "an operation's id was stored before the kill"
+    for _ in range(2):
+        _killed_at("", chance.randint(1, 16 * NUMBER), chance.uniform(0.001, 0.03), service, *day)
     steps, bill = asyncio.run(end())
     assert {row["state"] for row in steps} == {"done"}
     _check_ends(steps, bill)
@@ -154,9 +153,9 @@ def test_killed_processes(
     assert len(bill) == NUMBER, "without a fault each recording is bought once"
 
 
-def _killed_at(at: int, delay_s: float, service: SpeechService, *day: Any) -> bool:
+def _killed_at(of: str, at: int, delay_s: float, service: SpeechService, *day: Any) -> bool:
     """Whether a run was killed before it ended."""
-    process = forks().Process(target=run_until_killed, args=(at, delay_s, *day), daemon=True)
+    process = forks().Process(target=run_until_killed, args=(of, at, delay_s, *day), daemon=True)
     process.start()
     process.join()
     service.rest()
