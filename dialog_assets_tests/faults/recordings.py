@@ -112,7 +112,7 @@ def _drop() -> None:
 
 
 @contextmanager
-def dropped_at(number: int, end: Callable[[], None] = _drop, *, of: str = "") -> Iterator[None]:
+def dropped_at(number: int, end: Callable[[], None] = _drop, *, of: str | None = None) -> Iterator[None]:
     """During the body the n-th dealing (`of` that name) with the world is the last: before it is done, or after, by turns."""
     left = number
 
@@ -133,7 +133,7 @@ def dropped_at(number: int, end: Callable[[], None] = _drop, *, of: str = "") ->
 
     with pytest.MonkeyPatch.context() as patch:
         for kind, names in DEALINGS.items():
-            for name in [one for one in names if of in ("", one)]:
+            for name in [one for one in names if of in (None, one)]:
                 patch.setattr(kind, name, doomed(getattr(kind, name)))
         yield
 
@@ -237,7 +237,7 @@ async def day_without_faults(
         yield Day(pool, portal, recordings, voicekit, day_of(seed), first_call_of(seed))
 
 
-def run_until_killed(of: str, at: int, delay_s: float, *day: Any) -> None:
+def run_until_killed(of: str | None, at: int, delay_s: float, *day: Any) -> None:
     """A run in a process of its own, which is killed `delay_s` after a dealing with the world, as `dropped_at` counts them."""
 
     async def run() -> None:

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dialog_assets.sandbox.voicekit import Behaviour
-from dialog_assets.speech.tinkoff.cloud.longrunning.v1 import longrunning_pb2
+from dialog_assets.sandbox.voicekit_operations import _FINISHED
 from dialog_assets_tests.speech.account import API_KEY, Account, account
-
-UNFINISHED = (longrunning_pb2.ENQUEUED, longrunning_pb2.PROCESSING)
 
 _spawning = multiprocessing.get_context("spawn")
 
@@ -45,7 +43,7 @@ class SpeechService:
         return operations
 
     def rest(self, *, until_operations_end: bool = False) -> None:
-        """Until it works on no call any more, that of a client which is gone, and on no operation which will ever end."""
+        """Until it works on no call any more, be it of a client that is gone; and if asked, on no operation that will ever end."""
         self._ask("rest", until_operations_end)
 
     def stop(self) -> None:
@@ -95,7 +93,7 @@ async def _rest(served: Account, *, until_operations_end: bool) -> None:
     while at_rest < 3:  # what a client sent before it was gone may still lie in a socket
         await asyncio.sleep(0.01)
         calls = sum(served.server._gate._open.values())
-        ending = [one for one in operations.values() if one.timer is not None and one.state in UNFINISHED]
+        ending = [one for one in operations.values() if one.timer is not None and one.state not in _FINISHED]
         at_rest = 0 if calls or (until_operations_end and ending) else at_rest + 1
 
 

@@ -145,7 +145,7 @@ def test_killed_processes(
     assert _killed_at("submit", 2 * chance.randint(1, STREAMS), 0.0, service, *day)
     assert asyncio.run(bought_unheard()) > 0, "an operation's id was stored before the kill"
     for _ in range(2):
-        _killed_at("", chance.randint(1, 16 * NUMBER), chance.uniform(0.001, 0.03), service, *day)
+        _killed_at(None, chance.randint(1, 16 * NUMBER), chance.uniform(0.001, 0.03), service, *day)
     steps, bill = asyncio.run(end())
     assert {row["state"] for row in steps} == {"done"}
     _check_ends(steps, bill)
@@ -153,7 +153,7 @@ def test_killed_processes(
     assert len(bill) == NUMBER, "without a fault each recording is bought once"
 
 
-def _killed_at(of: str, at: int, delay_s: float, service: SpeechService, *day: Any) -> bool:
+def _killed_at(of: str | None, at: int, delay_s: float, service: SpeechService, *day: Any) -> bool:
     """Whether a run was killed before it ended."""
     process = forks().Process(target=run_until_killed, args=(of, at, delay_s, *day), daemon=True)
     process.start()

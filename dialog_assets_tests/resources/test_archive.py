@@ -259,6 +259,16 @@ def test_a_service_that_hangs_does_not_hold_up_the_end(
     assert bucket.keys() == []
 
 
+def test_a_slow_answer_is_waited_for(bucket: Bucket, small: Sample) -> None:
+    """S3 may take its time."""
+    archive = once()
+    bucket.fails("slow", "PutObject", value=1.0)
+    began = time.monotonic()
+    asyncio.run(put(archive, small))
+    assert time.monotonic() - began >= 1.0
+    assert bucket.keys() == [KEY]
+
+
 def test_a_failed_upload_leaves_nothing(bucket: Bucket, large: Sample) -> None:
     """An upload whose second part fails is called off."""
     bucket.fails("internal", "UploadPart", after=1)
