@@ -207,13 +207,25 @@ def costs(names: tuple[str, ...], first: datetime | None, last: datetime | None,
 def doctor(names: tuple[str, ...], as_json: bool) -> None:
     """Check the portal files, the database and every service that the portals need; buys nothing."""
     from dialog_assets.cli.doctor import examine
+    from dialog_assets.cli.instance import check_folder
+    from dialog_assets.cli.running import find_portal
+    from dialog_assets.portals import PortalsError, portals_folder, readable_portals
 
-    findings = asyncio.run(examine(_chosen(names)))
+    check_folder()
+    try:
+        known, mistakes = readable_portals(portals_folder())
+    except PortalsError as error:
+        if names:
+            raise
+        known, mistakes = [], error.mistakes
+    findings = asyncio.run(
+        examine([find_portal(known, name) for name in names] if names else known, () if names else mistakes)
+    )
     if as_json:
-        click.echo(json.dumps([vars(finding) for finding in findings]))
+        click.echo(json.dumps([{**vars(finding), "ok": finding.ok} for finding in findings]))
     else:
         for finding in findings:
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.told}")
+            click.echo(f"{finding.state:4}  {finding.what}: {finding.sentence}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 

@@ -17,7 +17,7 @@ from dialog_assets.assets.calls import read_calls
 from dialog_assets.assets.portal_counts import DayCount, result
 from dialog_assets.bitrix24.errors import Bitrix24DataError
 from dialog_assets.bitrix24.history import counts
-from dialog_assets.cli.doctor import _bitrix24
+from dialog_assets.cli.doctor.bitrix24 import credential
 from dialog_assets.store.pool import open_pool
 from dialog_assets_tests.assets.portal_on_a_socket import okna_sever, portal_site, run_step
 from dialog_assets_tests.bitrix24.small_portal import END, START, Statistic, client_of
@@ -144,7 +144,7 @@ def test_what_the_count_cannot_show(database: str) -> None:
 
     async def told() -> str:
         async with open_pool(database, size=1) as pool:
-            return await _bitrix24(pool, okna_sever())
+            return await credential(pool, okna_sever())
 
     with portal_site(make_portal(make_calls(30))) as site:
         assert asyncio.run(told()).endswith("scopes are enough; its user is an administrator")

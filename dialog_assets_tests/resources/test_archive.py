@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from boto3.s3.transfer import TransferConfig
 
-from dialog_assets.cli.doctor import Unwell
-from dialog_assets.cli.doctor import _archive as doctor_of_the_archive
+from dialog_assets.cli.doctor.archive import bucket as doctor_of_the_archive
+from dialog_assets.cli.doctor.examination import Unwell
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.resources import s3
 from dialog_assets.resources.environment import MissingCredential
