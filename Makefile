@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Compiling Dagster anew in every process would double the time of everything.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test ui bench lint check lock install clean
+.PHONY: demo test test-long ui bench lint check lock install clean
 
 install: .venv/installed
 
@@ -26,6 +26,9 @@ ui: install            ## the Dagster UI and daemon on the same data
 # More workers than cores: most of the time a test waits for a server.
 test: install          ## the whole suite, as CI runs it
 	$(BIN)/python -m pytest -n 4 --dist loadgroup
+
+test-long: install     ## the fuzzers, at length
+	$(BIN)/python -m pytest -n 2 -m long
 
 bench: install bench/.venv/installed ## the measurements; BENCH="store", BENCH="bitrix24 --large" …
 	$(BIN)/python -m bench.run $(BENCH)
