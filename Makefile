@@ -1,21 +1,35 @@
-# Bare machine: Python 3.11+, make, git. Everything else comes into .venv from requirements.lock.
+# Bare machine: Python 3.11 to 3.14, make, git. Everything else comes into .venv from requirements.lock.
 PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([0-9.]*\).*/\1/p" requirements.lock)
-BIN := .venv/bin
+# The minor versions of Python 3 that pyproject.toml promises: the first one, and the first one no more.
+PROMISED := $(shell sed -n 's/^requires-python = ">=3\.\([0-9]*\),<3\.\([0-9]*\)"/\1 \2/p' pyproject.toml)
+PYTHONS := $(shell seq -f 3.%g $(firstword $(PROMISED)) $$(($(lastword $(PROMISED)) - 1)))
+# An environment knows the folder and the Python that it was made with: in a checkout that was moved, after the Python is
+# gone, or for another PYTHON named by hand, it is made anew. `installed` holds the folder.
+STALE := $(shell test ! -e $(VENV) || { test "$$(cat $(VENV)/installed)" = "$$(pwd -P)" && $(BIN)/python -c ""; } 2>&- || echo stale)
+ifneq ($(origin PYTHON),file)
+STALE += $(shell test ! -e $(VENV) || $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])" | \
+	grep -qxF "$$($(BIN)/python -c "import sys; print('%d.%d' % sys.version_info[:2])")" 2>&- || echo stale)
+endif
 # Compiling Dagster anew in every process would double the time of everything.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-long ui bench lint check lock install clean
 
-install: .venv/installed
+install: $(VENV)/installed
 
-.venv/installed: requirements.lock pyproject.toml Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "dialog_assets needs Python 3.11, 3.12 or 3.13; say which one: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/installed: requirements.lock pyproject.toml Makefile $(if $(strip $(STALE)),stale)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, $(firstword $(PROMISED))) <= sys.version_info < (3, $(lastword $(PROMISED))) else "dialog_assets needs one of the Pythons $(PYTHONS): say which one, make PYTHON=python3.12")'
+	$(if $(strip $(STALE)),rm -rf $(VENV) bench/.venv)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	touch $@
+	@pwd -P >$@
+
+.PHONY: stale
 
 demo: install          ## the whole graph on the sandbox's week
 	@$(BIN)/dialog-assets demo
@@ -54,4 +68,4 @@ lock:                  ## renew requirements.lock
 		--quiet --upgrade -o bench/requirements.lock bench/requirements.in
 
 clean:                 ## remove what was made, the demo's data too
-	rm -rf .venv bench/.venv .data *.egg-info
+	rm -rf .venv .venv-* bench/.venv .data *.egg-info
