@@ -108,7 +108,7 @@ def database(postgres: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sandbox_world(_clean_environment: None) -> Iterator[SandboxProcess]:
     """The sandbox as a process of its own, one for all tests of a worker."""
-    with sandbox_process() as sandbox:
+    with sandbox_process("--week-ends", "2026-03-06") as sandbox:
         yield sandbox
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from dotenv import load_dotenv
@@ -66,6 +66,15 @@ def _chosen(names: Sequence[str]) -> list[Portal]:
 
 def _day(value: datetime) -> date:
     return value.date()
+
+
+def _week_end(value: str) -> date | Literal["yesterday"]:
+    if value == "yesterday":
+        return "yesterday"
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither YYYY-MM-DD nor yesterday", param_hint="--week-ends") from None
 
 
 def _bounds(first: datetime | None, last: datetime | None) -> tuple[date | None, date | None]:
@@ -245,6 +254,12 @@ def doctor(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--llm-port", type=int, default=0, show_default="any free one", help="OpenAI, Anthropic, DeepSeek.")
 @click.option("--control-port", type=int, default=0, show_default="any free one", help="Books, faults, clock.")
 @click.option(
+    "--week-ends",
+    default="yesterday",
+    show_default=True,
+    help="The last day with calls, YYYY-MM-DD; a --state folder keeps the one that it began with.",
+)
+@click.option(
     "--state", type=click.Path(file_okay=False, path_type=Path), help="Folder that keeps objects between lives."
 )
 @click.option("--latency-ms", type=float, default=0.0, show_default=True, help="Delay of every answer.")
@@ -259,6 +274,7 @@ def sandbox(
     s3_port: int,
     llm_port: int,
     control_port: int,
+    week_ends: str,
     state: Path | None,
     latency_ms: float,
     as_json: bool,
@@ -268,10 +284,11 @@ def sandbox(
 
     def ready(world: Sandbox) -> None:
         if as_json:
-            click.echo(json.dumps({"addresses": world.addresses, "environment": world.environment}))
+            click.echo(json.dumps({"addresses": world.addresses, "environment": world.environment, "week": world.week}))
             sys.stdout.flush()
             return
         click.echo("Sandbox: a fictional world, test credentials. Stop it with Ctrl-C.\n")
+        click.echo(f"  calls from {world.week[0]} to {world.week[1]}\n")
         for service, address in world.addresses.items():
             click.echo(f"  {service:10} {address}")
         click.echo("\nFor a .env file or your shell:\n")
@@ -291,6 +308,7 @@ def sandbox(
                 s3_port=s3_port,
                 llm_port=llm_port,
                 control_port=control_port,
+                week_ends=_week_end(week_ends),
                 state=state,
                 latency_ms=latency_ms,
             ),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ class SandboxProcess:
         """The variables that point clients at the sandbox."""
         environment: dict[str, str] = self._told["environment"]
         return environment
+
+    @property
+    def week(self) -> tuple[date, date]:
+        """The first and the last day with a call."""
+        first, last = (date.fromisoformat(day) for day in self._told["week"])
+        return first, last
 
     def books(self) -> dict[str, Any]:
         """What the sandbox was asked since its start or the last reset."""

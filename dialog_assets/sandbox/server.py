@@ -14,9 +14,10 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import uvicorn
 
@@ -43,6 +44,11 @@ OPENAI_API_KEY = "sandbox-openai-key"
 ANTHROPIC_API_KEY = "sandbox-anthropic-key"
 DEEPSEEK_API_KEY = "sandbox-deepseek-key"
 
+
+WEEK_FILE = "week.json"
+"""In a state folder: where the week of its world is."""
+
+WeekEnd = date | Literal["yesterday"] | None
 
 _OWN_SOCKETS = {"voicekit", "voicekit_tls", "s3"}
 _SECURE = {"bitrix24_https", "inbound_https", "voicekit_tls"}
@@ -83,7 +89,9 @@ class _Uvicorn(uvicorn.Server):
 class Sandbox:
     """All services; `async with Sandbox() as sandbox` has them up. A port of 0 means any free one.
 
-    `world`: the fictional world, by default the package's. `state`: a folder whose objects and operations are there at the
+    `world`: the fictional world, by default the package's. `week_ends`: its last day with a call, by default the one that is
+    written in its files; a state folder keeps the day that it was made with, so that what was lived through stays where it was.
+    `state`: a folder whose objects and operations are there at the
     start, and are saved at an orderly end. `latency_ms` delays the answers of Bitrix24, VoiceKit and the LLM vendors.
     `bitrix_https_port`, `inbound_https_port`, `voicekit_tls_port`: the portals, VoiceKit's storage and VoiceKit over TLS too,
     with a certificate made for this life; None: plaintext only. VoiceKit's must end in 443. What is served over TLS is what
@@ -112,6 +120,7 @@ class Sandbox:
         state: Path | None = None,
         latency_ms: float = 0,
         world: World | None = None,
+        week_ends: WeekEnd = None,
         voicekit: Behaviour | None = None,
         bucket_size: int = 50,
         drain_per_second: float = 2.0,
@@ -147,6 +156,7 @@ class Sandbox:
         self._state = state
         self._latency_ms = latency_ms
         self._world = world
+        self._week_ends = week_ends
         self._behaviour = voicekit
         self._bucket = (bucket_size, drain_per_second)
         self._habits = habits
@@ -180,6 +190,14 @@ class Sandbox:
         if self._world is None:
             raise RuntimeError("the sandbox is not up yet")
         return self._world
+
+    @property
+    def week(self) -> tuple[str, str]:
+        """The first and the last day with a call, YYYY-MM-DD."""
+        from dialog_assets.sandbox.world.moving import week_of
+
+        first, last = week_of(self.world)
+        return first.isoformat(), last.isoformat()
 
     @property
     def voicekit(self) -> VoiceKitServer:
@@ -248,11 +266,11 @@ class Sandbox:
         modules: dict[str, Any] = {}
         for name in names:
             modules[name] = await asyncio.to_thread(importlib.import_module, f"dialog_assets.sandbox.{name}")
-        if self._world is None:
-            self._world = await asyncio.to_thread(modules["world"].load_world)
+        world: World = await asyncio.to_thread(modules["world"].load_world) if self._world is None else self._world
+        self._world = world = self._moved(world)
         shared = (self.books, self.faults)
         self._voicekit = modules["voicekit"].VoiceKitServer(
-            self._world,
+            world,
             self.inbound,
             *shared,
             self.clock,
@@ -262,7 +280,7 @@ class Sandbox:
             latency_ms=self._latency_ms,
         )
         self._bitrix24 = modules["bitrix24"].Bitrix24Server(
-            self._world,
+            world,
             *shared,
             self.clock,
             bucket_size=self._bucket[0],
@@ -271,7 +289,7 @@ class Sandbox:
             habits=self._habits,
         )
         llm = modules["llm"].LLMServer(
-            self._world,
+            world,
             *shared,
             openai_key=OPENAI_API_KEY,
             anthropic_key=ANTHROPIC_API_KEY,
@@ -289,6 +307,25 @@ class Sandbox:
             "inbound_https": self.inbound.app,
             "control": control,
         }
+
+    def _moved(self, world: World) -> World:
+        """The world with its week where it belongs: by the state folder, else by `week_ends`."""
+        from dialog_assets.sandbox.world import moving
+
+        last = self._week_ends
+        if self._state is not None:
+            kept = read_json(self._state / WEEK_FILE).get("last_day")
+            if kept is not None:
+                last = date.fromisoformat(kept)
+            elif self._state.exists() and any(self._state.iterdir()):
+                last = None  # a folder of before weeks could be moved
+        if last == "yesterday":
+            last = moving.yesterday(world, datetime.now(UTC))
+        if last is None:
+            return world
+        if self._state is not None:
+            write_json(self._state / WEEK_FILE, {"last_day": last.isoformat()})
+        return moving.ending(world, last)
 
     def _certify(self) -> None:
         from dialog_assets.sandbox.certificate import write_certificate

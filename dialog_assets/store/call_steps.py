@@ -157,6 +157,21 @@ async def summary(connection: Connection, portal: str, step: str, first: date, l
     return await cursor.fetchall()
 
 
+async def states(
+    connection: Connection, portal: str, first: date, last: date
+) -> dict[tuple[int, str], tuple[State, str | None]]:
+    """(call, step) → state and reason of every call of the days, at the steps that have come to it."""
+    cursor = await connection.execute(
+        """
+        SELECT c.call_id, s.step, s.state, s.reason
+        FROM calls c JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s
+        """,
+        [portal, first, last],
+    )
+    return {(row["call_id"], row["step"]): (row["state"], row["reason"]) for row in await cursor.fetchall()}
+
+
 async def failures(
     connection: Connection, portal: str, step: str, first: date, last: date, limit: int = 20
 ) -> list[Row]:

@@ -12,17 +12,16 @@ from dialog_assets.assets.jobs import nightly_range
 from dialog_assets.cli.world import SandboxProcess
 from dialog_assets.portals import Portal
 from dialog_assets.sandbox.world.model import World
+from dialog_assets.sandbox.world.oracle import entity_of, summarised
 from dialog_assets_tests.end_to_end.week import (
     RANGES,
     RESULTS,
     STEPS,
     Week,
-    entity_of,
     materializations,
     rows,
     run_range,
     snapshot,
-    summarised,
 )
 
 pytestmark = pytest.mark.xdist_group("week")

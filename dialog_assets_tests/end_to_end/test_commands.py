@@ -28,10 +28,11 @@ from dialog_assets.cli import main
 from dialog_assets.cli.world import SandboxProcess
 from dialog_assets.portals import Portal
 from dialog_assets.sandbox.world.model import World
+from dialog_assets.sandbox.world.oracle import day_of
 from dialog_assets.store import server
 from dialog_assets_tests.conftest import ROOT
 from dialog_assets_tests.databases import copy_of, database_is
-from dialog_assets_tests.end_to_end.week import DAYS, RESULTS, STEPS, Week, day_of, rows, snapshot
+from dialog_assets_tests.end_to_end.week import DAYS, RESULTS, STEPS, Week, rows, snapshot
 
 pytestmark = pytest.mark.xdist_group("week")
 

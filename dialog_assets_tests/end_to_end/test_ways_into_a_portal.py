@@ -21,9 +21,10 @@ from dialog_assets.cli.world import SandboxProcess
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.sandbox.world.model import SandboxPortal, World
+from dialog_assets.sandbox.world.oracle import day_of
 from dialog_assets.store.oauth_tokens import Seal
 from dialog_assets_tests.bitrix24.tls import certificate
-from dialog_assets_tests.end_to_end.week import RANGES, archived, day_of, rows, run_range
+from dialog_assets_tests.end_to_end.week import RANGES, archived, rows, run_range
 from dialog_assets_tests.sandbox.bitrix24_portal import Site, make_site, served
 from dialog_assets_tests.security.test_secrets import Needles, any_form, leaks, stored
 

@@ -13,20 +13,8 @@ from dialog_assets.dialogs import line_id
 from dialog_assets.portals import Portal
 from dialog_assets.sandbox.llm_match import tokens
 from dialog_assets.sandbox.world.model import Call, World
-from dialog_assets_tests.end_to_end.week import (
-    EMPTY_DAYS,
-    RANGES,
-    STEPS,
-    Row,
-    Week,
-    average,
-    day_of,
-    entity_of,
-    expected_state,
-    materializations,
-    rows,
-    summarised,
-)
+from dialog_assets.sandbox.world.oracle import day_of, entity_of, expected_state, summarised
+from dialog_assets_tests.end_to_end.week import EMPTY_DAYS, RANGES, STEPS, Row, Week, average, materializations, rows
 
 pytestmark = pytest.mark.xdist_group("week")
 

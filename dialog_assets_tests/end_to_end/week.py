@@ -1,6 +1,6 @@
-"""The sandbox's week through the real job, and what a reader of the world expects of it.
+"""The sandbox's week through the real job.
 
-Here: running the job, reading the database, and an oracle that knows only the world's files. Not here: assertions.
+Here: running the job and reading the database. Not here: what is expected (sandbox.world.oracle), and assertions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, LiteralString
-from zoneinfo import ZoneInfo
 
 import boto3
 import dagster as dg
@@ -22,7 +21,6 @@ from psycopg.rows import dict_row
 from dialog_assets.assets.jobs import job_name, range_tags
 from dialog_assets.definitions import build_defs
 from dialog_assets.portals import Portal
-from dialog_assets.sandbox.world.model import Call, SandboxPortal
 
 DAYS = tuple(date(2026, 3, day) for day in range(2, 7))
 """The five days of the world."""
@@ -138,70 +136,6 @@ def materializations(
         for event in result.all_events
         if event.is_step_materialization and event.materialization.asset_key == dg.AssetKey([portal, step])
     }
-
-
-# The oracle
-
-
-def day_of(portal: SandboxPortal, call: Call) -> date:
-    """The call's day where the portal is."""
-    return call.start.astimezone(ZoneInfo(portal.time_zone)).date()
-
-
-def entity_of(call: Call) -> tuple[str, int] | None:
-    """(type, id) of the CRM entity that the statistics name."""
-    kind = call.fields["CRM_ENTITY_TYPE"]
-    return None if kind is None else (kind.lower(), int(call.fields["CRM_ENTITY_ID"]))
-
-
-def expected_state(portal: SandboxPortal, configured: Portal, call: Call, step: str) -> tuple[str, str | None]:
-    """State and reason that the call must end with at the step, when the whole week is long past."""
-    if step == "calls":
-        return "done", None
-    if step == "users":
-        known = int(call.fields["PORTAL_USER_ID"]) in portal.users
-        return ("done", None) if known else ("skipped", "user_not_found")
-    entity = entity_of(call)
-    if step == "entities":
-        if entity is None:
-            return "skipped", "no_entity"
-        known = entity[1] in {"contact": portal.contacts, "lead": portal.leads, "company": portal.companies}[entity[0]]
-        return ("done", None) if known else ("skipped", "entity_not_found")
-    recording = call.recording
-    if recording is None:
-        return "skipped", "not_answered"
-    if recording.content == "silence":
-        return "skipped", "silent_recording"
-    if recording.content == "damaged":
-        return ("failed", "recording_not_audio") if step == "audio_files" else ("waiting", "audio_files_failed")
-    if STEPS.index(step) < STEPS.index("classifications"):
-        return "done", None
-    if recording.content == "voicemail":
-        return "skipped", "no_category"
-    if step != "entity_summaries":
-        return "done", None
-    if entity is None:
-        return "skipped", "no_entity"
-    return ("done", None) if summarised(portal, configured)[entity] else ("skipped", "nothing_to_summarise")
-
-
-Judged = dict[str, list[tuple[int, int]]]
-"""Criterion → (call, score) of the calls that it applies to."""
-
-
-def summarised(portal: SandboxPortal, configured: Portal) -> dict[tuple[str, int], Judged]:
-    """Entity → what its summary is made of: the criteria of its spoken calls that go into a description."""
-    described = {criterion.name for criterion in configured.criteria if criterion.include_in_entity_description}
-    found: dict[tuple[str, int], Judged] = {}
-    for call in portal.calls:
-        entity, recording = entity_of(call), call.recording
-        if entity is None or recording is None or recording.script is None or recording.content != "speech":
-            continue
-        judged = found.setdefault(entity, {})
-        for judgement in recording.script.judgements:
-            if judgement.criterion in described and judgement.score is not None:
-                judged.setdefault(judgement.criterion, []).append((call.id, judgement.score))
-    return found
 
 
 def average(scores: Sequence[int]) -> Decimal:
