@@ -16,7 +16,7 @@ from hypothesis.internal.constants_ast import Constants
 
 from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
 from dialog_assets.portals import Portal, load_portals
-from dialog_assets.store import schema, server
+from dialog_assets.store import embedded, schema, server
 from dialog_assets_tests.databases import copy_of, database_is
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,6 @@ def portals() -> list[Portal]:
 def postgres(_clean_environment: None, portals: list[Portal]) -> Iterator[str]:
     """URL of an embedded server's template database, migrated and with both portals set up."""
     folder = Path(tempfile.mkdtemp(prefix="dialog_assets_tests-"))
-    folder.chmod(0o755)  # as root the server runs as a user of its own
     os.environ["DIALOG_ASSETS_DATA"] = str(folder)
     url = server.database_url()
     with psycopg.connect(url, autocommit=True) as connection:
@@ -95,6 +94,7 @@ def postgres(_clean_environment: None, portals: list[Portal]) -> Iterator[str]:
         connection.execute("SELECT pg_reload_conf()")
     schema.setup_portals(url, portals)
     yield url
+    embedded.let_go(folder / "postgres")
     shutil.rmtree(folder, ignore_errors=True)
 
 

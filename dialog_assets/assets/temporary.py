@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dialog_assets.errors import DialogAssetsError
-from dialog_assets.folders import passing_folder
+from dialog_assets.folders import is_private, passing_folder
 
 _LOCK = ".lock"
+_NAME = "recordings-"
+_OURS = re.compile(rf"(?:{_NAME}|\d+-)\w+")
+"""Only folders of these names are swept; the second is an earlier version's."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -29,14 +33,14 @@ def work_folder() -> Iterator[Path]:
 
     An owner holds its folder's lock, which ends with the process however it dies. A process id would not do: in containers
     the next run often has the same, and a living one of another container is not seen.
-    Raises NoRoomForRecordings.
+    Raises NoRoomForRecordings, FolderUnusable.
     """
     root = passing_folder()
     with room_in(root), FileLock(root / _LOCK):
         for left in root.iterdir():
-            if left.is_dir() and not _in_use(left):
+            if _OURS.fullmatch(left.name) and is_private(left) and not _in_use(left):
                 shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(dir=root, prefix=_NAME))
         lock = FileLock(folder / _LOCK)
         lock.acquire()
     try:
