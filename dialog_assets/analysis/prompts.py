@@ -7,12 +7,18 @@ The version is the file's hash: whoever edits a prompt gets new ledger keys, and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from string import Template
 
 _FOLDER = Path(__file__).with_name("prompts")
+_AGAIN = """
+
+Предыдущий ответ на этот запрос принят не весь. Ошибки:
+{complaints}
+Всё остальное уже принято: ответь только о том, что спрошено здесь, в том же формате JSON, исправив эти ошибки."""
 _SYSTEM, _USER = "# Система\n", "\n# Запрос\n"
 
 
@@ -37,3 +43,8 @@ def prompt(name: str) -> Prompt:
         )
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Prompt(name, version, Template(system.strip()), Template(user.strip()))
+
+
+def asked_again(complaints: Sequence[str]) -> str:
+    """What follows the text of a request that asks only for what an earlier answer left open; empty without complaints."""
+    return _AGAIN.format(complaints="\n".join(complaints)) if complaints else ""

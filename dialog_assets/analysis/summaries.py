@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
-from pydantic import BaseModel
-
 from dialog_assets.analysis.lines import block, clean_text
 from dialog_assets.analysis.prompts import prompt
+from dialog_assets.analysis.reading import Part, Words
 from dialog_assets.llm.requests import LLMRequest
 from dialog_assets.portals import Portal
 
@@ -31,10 +30,10 @@ INPUT_CHARACTERS = 60_000
 ONE_INPUT_CHARACTERS = 2_000
 
 
-class SummaryAnswer(BaseModel):
+class SummaryAnswer(Part):
     """What the model answers."""
 
-    text: str
+    text: Words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,20 @@
 """Asset `classifications`: the categories of each dialog, and the criteria that they select."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
 import dagster as dg
 
-from dialog_assets.analysis.classification import classification_request, read_categories
+from dialog_assets.analysis.classification import CategoryResult, classification_request, read_categories
+from dialog_assets.analysis.prompts import prompt
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
-from dialog_assets.llm.requests import Subject
+from dialog_assets.dialogs import Turn
+from dialog_assets.llm.errors import LLMAnswerError, LLMAnswerInvalid
+from dialog_assets.llm.requests import CORRECTIONS, Subject
 from dialog_assets.llm.router import LLMRouter
-from dialog_assets.portals import Portal
+from dialog_assets.portals import Category, Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import classifications as table
@@ -65,12 +72,12 @@ async def classify_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outco
     portal = run.portal
     async with run.pool.connection() as connection:
         turns = await fixed_dialogs.turns(connection, portal.portal, item.call_id)
-    request = classification_request(turns, portal)
-    subject = Subject(portal.portal, run.step, call_id=item.call_id)
-    answer = await router.complete(request, subject, PortalLedger(run.pool, portal, item.day))
-    categories = read_categories(answer.value, portal)
+    asking = _Asking(
+        router, Subject(portal.portal, run.step, call_id=item.call_id), PortalLedger(run.pool, portal, item.day)
+    )
+    categories = await asking.categories(turns, portal)
     criteria = selection(portal)
-    costs = portal.llm.shares(answer.cost_usd, len(categories))
+    costs = portal.llm.shares(asking.cost_usd, len(categories))
     rows = [
         {
             "category": category.category,
@@ -78,8 +85,8 @@ async def classify_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outco
             "confidence": category.confidence,
             "reason": category.reason,
             "criteria": criteria[category.category],
-            "prompt_version": request.prompt_version,
-            "model": answer.model_returned,
+            "prompt_version": prompt("classification").version,
+            "model": asking.model,
             "cost_rub": cost,
         }
         for category, cost in zip(categories, costs, strict=True)
@@ -89,6 +96,54 @@ async def classify_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outco
         await table.replace(connection, portal.portal, item.call_id, rows)
 
     if not categories:
-        return Outcome("skipped", reason="no_category", save=save, paid=answer.keys)
+        return Outcome("skipped", reason="no_category", save=save, paid=tuple(asking.keys))
     key = table.output_key({category.category: criteria[category.category] for category in categories})
-    return Outcome("done", output_key=f"{item.input_key}/{key}", save=save, paid=answer.keys)
+    return Outcome("done", output_key=f"{item.input_key}/{key}", save=save, paid=tuple(asking.keys))
+
+
+@dataclass
+class _Asking:
+    """Questions about one dialog, and what they have cost by now."""
+
+    router: LLMRouter
+    subject: Subject
+    book: PortalLedger
+    keys: list[str] = field(default_factory=list)
+    cost_usd: Decimal = Decimal(0)
+    model: str = ""
+
+    async def categories(self, turns: Sequence[Turn], portal: Portal) -> list[CategoryResult]:
+        """The dialog's categories, the surest first: what is right of an answer is kept, and only the rest asked again.
+
+        A name that still means no category at the end is left out: there is nothing that it could be.
+        Raises the LLM room's errors.
+        """
+        results: list[CategoryResult] = []
+        asked: Sequence[Category] = portal.categories
+        request = classification_request(turns, portal)
+        while True:
+            try:
+                answer = await self.router.complete(request, self.subject, self.book)
+            except LLMAnswerError as error:
+                error.keys = (*self.keys, *error.keys)
+                raise
+            self.keys += answer.keys
+            self.cost_usd += answer.cost_usd
+            self.model = answer.model_returned
+            found = read_categories(answer.value, asked)
+            results += found.results
+            asked = found.to_ask_again(asked)
+            if not asked or not found.complaints:
+                break
+            if len(self.keys) > CORRECTIONS:
+                if found.doubtful:
+                    raise LLMAnswerInvalid(
+                        f"{request.vendor} {request.model} answered prompt {request.prompt} {len(self.keys)} times, never "
+                        f"by its rules about {', '.join(found.doubtful)}: try another model, or simplify the categories",
+                        keys=self.keys,
+                        cost_usd=self.cost_usd,
+                        complaints=found.complaints,
+                    )
+                break
+            request = classification_request(turns, portal, asked, found.complaints, len(self.keys))
+        return sorted(results, key=lambda result: (-result.confidence, result.category))

@@ -1,54 +1,67 @@
-"""The JSON object inside what a model wrote around it.
+"""The JSON objects inside what a model wrote around them.
 
-Here: text in, text out. Not here: repairing. A truncated object stays broken, because a repaired one can look valid and
-say something else (facts/llm.md section 5).
+Here: text in, objects out, in time that grows with the text's length only. Not here: which of them is the answer (router),
+what its values mean (analysis), repairing: a truncated object stays broken, because a repaired one can look valid and say
+something else (facts/llm.md section 5).
 """
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Any, NoReturn
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^\s"{}\[\],]+', re.DOTALL)
+LONGEST = 2_000_000
+"""Characters beyond which a text is no answer to anything that is asked here."""
+
+DEEPEST = 50
+"""Brackets inside each other beyond which an object is none of ours."""
+
+# A string that never ends is one token to the end of the text: looked at once, not once for each quote in it.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\],]|[^\s"{}\[\],]++', re.DOTALL)
+_BEGINS_AN_OBJECT = re.compile(r'\{\s*+(?:"|\Z)')
 
 
-def clean_json(text: str) -> str:
-    """The first JSON object in `text`, without what surrounds it: a byte order mark, ``` fences, prose before or after.
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The complete JSON objects of `text` in their order, without what surrounds them: prose, fences, thoughts, drafts.
 
-    A comma left before a closing bracket is dropped; nothing else in the object is touched. Braces in the prose that
-    balance but are no JSON (`{json}`) are passed over. Without a whole object the stripped text comes back as it is,
-    for the parser to complain about.
+    Commas left before a closing bracket and raw line breaks in strings are forgiven. Braces in the prose that balance but
+    are no JSON (`{json}`) are passed over, and so is an object that gives two values to one key or a number that JSON does
+    not have. None at all if the last object is cut off: what comes before it then is no more than a draft.
     """
-    stripped = text.strip().removeprefix("\ufeff").strip()
-    start = stripped.find("{")
+    if len(text) > LONGEST:
+        return []
+    found: list[dict[str, Any]] = []
+    start = text.find("{")
     while start >= 0:
-        end, trailing_commas = _scan_object(stripped, start)
+        end, trailing_commas, depth = _scan_object(text, start)
         if end is None:
-            break
-        candidate = _without(stripped, start, end, trailing_commas)
-        if _is_object(candidate):
-            return candidate
-        start = stripped.find("{", end)
-    return stripped
+            return [] if _BEGINS_AN_OBJECT.match(text, start) else found
+        value = _load(_without(text, start, end, trailing_commas)) if depth <= DEEPEST else None
+        if isinstance(value, dict):
+            found.append(value)
+        start = text.find("{", end)
+    return found
 
 
-def _scan_object(text: str, start: int) -> tuple[int | None, list[int]]:
-    """Where the object that opens at `start` ends (None: nowhere), and the places of its trailing commas."""
-    depth = 0
+def _scan_object(text: str, start: int) -> tuple[int | None, list[int], int]:
+    """Where the object that opens at `start` ends (None: nowhere), the places of its trailing commas, and how deep it is."""
+    depth = deepest = 0
     comma: int | None = None
     trailing_commas: list[int] = []
     for token in _TOKEN.finditer(text, start):
         symbol = token[0]
         if symbol in "{[":
             depth += 1
+            deepest = max(deepest, depth)
         elif symbol in "}]":
             depth -= 1
             if comma is not None:
                 trailing_commas.append(comma)
             if depth == 0:
-                return token.end(), trailing_commas
+                return token.end(), trailing_commas, deepest
         comma = token.start() if symbol == "," else None
-    return None, []
+    return None, [], deepest
 
 
 def _without(text: str, start: int, end: int, places: list[int]) -> str:
@@ -56,8 +69,21 @@ def _without(text: str, start: int, end: int, places: list[int]) -> str:
     return "".join(text[begin:stop] for begin, stop in zip(borders[::2], borders[1::2], strict=True))
 
 
-def _is_object(text: str) -> bool:
+def _load(text: str) -> object:
     try:
-        return isinstance(json.loads(text), dict)
+        return json.loads(text, strict=False, object_pairs_hook=_one_value_a_key, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        return False
+        return None
+
+
+def _one_value_a_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(f"two values for {key}")
+        found[key] = value
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -15,6 +15,9 @@ from pydantic import BaseModel
 
 T = TypeVar("T", bound=BaseModel)
 
+CORRECTIONS = 2
+"""How often a question is asked again whose answer is of no use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -33,6 +36,7 @@ class LLMRequest(Generic[T]):
 
     `prompt` is the prompt's name and `prompt_version` the hash of its file; `answer` is the shape of the answer, all
     fields required; `check` gives one complaint for every rule that a well-formed answer breaks, none if it is good.
+    `corrections`: how often it may be asked again with complaints; whoever asks for the rest of an answer has spent some.
     """
 
     vendor: str
@@ -44,6 +48,7 @@ class LLMRequest(Generic[T]):
     user: str
     answer: type[T]
     check: Callable[[T], list[str]]
+    corrections: int = CORRECTIONS
 
 
 def request_key(request: LLMRequest[Any], subject: Subject, attempt: int = 0) -> str:

@@ -25,7 +25,7 @@ from typing import Any, Generic, Self, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from dialog_assets.llm.cleaning import clean_json
+from dialog_assets.llm.cleaning import json_objects
 from dialog_assets.llm.errors import (
     LLMAnswerInvalid,
     LLMContentRefused,
@@ -37,7 +37,7 @@ from dialog_assets.llm.errors import (
 )
 from dialog_assets.llm.ledger import Answer, Asked, Ledger, Usage
 from dialog_assets.llm.prices import cost, rate
-from dialog_assets.llm.requests import LLMRequest, Subject, request_key
+from dialog_assets.llm.requests import CORRECTIONS, LLMRequest, Subject, request_key
 from dialog_assets.llm.vendors.port import Vendor, VendorFailure
 
 T = TypeVar("T", bound=BaseModel)
@@ -47,7 +47,6 @@ DEFAULT_BASE_URLS: Mapping[str, str] = {
     "anthropic": "https://api.anthropic.com",
     "deepseek": "https://api.deepseek.com",
 }
-CORRECTIONS = 2
 TIMEOUT_TRIES = 2
 LONGEST_WAIT_S = 60.0
 _jitter = random.SystemRandom()
@@ -166,7 +165,7 @@ class LLMRouter:
             value, complaints = _judge(current, answer.text)
             if value is not None and not complaints:
                 return Completion(value, bought.cost_usd, bought.usage, answer.model_returned, tuple(bought.keys))
-            if corrections == CORRECTIONS:
+            if corrections == request.corrections:
                 raise _invalid(request, bought, complaints)
             corrections += 1
             # From the first request's text, so that the prefix stays the same and old complaints do not pile up.
@@ -268,15 +267,19 @@ def _wait_s(failure: VendorFailure, attempt: int) -> float:
 
 
 def _judge(request: LLMRequest[T], text: str) -> tuple[T | None, list[str]]:
-    """The value if the text has its shape, and what is wrong with it."""
-    try:
-        value = request.answer.model_validate_json(clean_json(text))
-    except ValidationError as error:
-        return None, [
-            f"{'.'.join(map(str, problem['loc'])) or 'JSON'}: {problem['msg']}, {str(problem['input'])[:200]!r}"
-            for problem in error.errors(include_url=False)[:20]
-        ]
-    return value, request.check(value)[:20]
+    """The value of the last object that has the answer's shape, before which there may be drafts, and what is wrong with it."""
+    complaints: list[str] = []
+    for found in reversed(json_objects(text)):
+        try:
+            value = request.answer.model_validate(found)
+        except ValidationError as error:
+            complaints = complaints or [
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, {str(problem['input'])[:200]!r}"
+                for problem in error.errors(include_url=False)[:20]
+            ]
+        else:
+            return value, request.check(value)[:20]
+    return None, complaints or ["JSON: в ответе нет целого объекта JSON"]
 
 
 def _invalid(request: LLMRequest[Any], bought: _Bought, complaints: list[str]) -> LLMAnswerInvalid:

@@ -25,7 +25,7 @@ def test_names_come_back_as_configured() -> None:
     """Case and copied brackets do not matter; the surest category is first; the version is the category's."""
     given = answer(("COMPLAINT", 40, "недоволен"), ("[[New_Order]]", 90, " просит\nрасчёт "))
     assert classification_request(dialog(), portal()).check(given) == []
-    results = read_categories(given, portal())
+    results = read_categories(given, portal().categories).results
     assert [(item.category, item.confidence) for item in results] == [("new_order", 90), ("complaint", 40)]
     assert results[0].reason == "просит расчёт"
     assert results[0].version == portal().categories[0].version
@@ -34,7 +34,7 @@ def test_names_come_back_as_configured() -> None:
 def test_no_category_is_an_answer() -> None:
     """An empty list is accepted: the dialog has no category."""
     assert classification_request(dialog(), portal()).check(answer()) == []
-    assert read_categories(answer(), portal()) == []
+    assert read_categories(answer(), portal().categories).results == []
 
 
 @pytest.mark.parametrize(

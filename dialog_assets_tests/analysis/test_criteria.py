@@ -25,8 +25,8 @@ def answer(*scores: dict[str, Any]) -> CriteriaAnswer:
 
 
 def check(*scores: dict[str, Any]) -> list[str]:
-    """The complaints of a request for greeting and needs."""
-    return criteria_requests(dialog(), portal(), portal().criteria[:2])[0][1].check(answer(*scores))
+    """The complaints about an answer to greeting and needs."""
+    return read_scores(dialog(), portal().criteria[:2], answer(*scores)).complaints
 
 
 def test_grouping() -> None:
@@ -51,7 +51,7 @@ def test_scores_are_read() -> None:
     """Results come in the asked order with their version; a quote has its line, turn and second."""
     assert check(NEEDS, GREETING) == []
     criteria = portal().criteria[:2]
-    greeting, needs = read_scores(dialog(), criteria, answer(NEEDS, GREETING))
+    greeting, needs = read_scores(dialog(), criteria, answer(NEEDS, GREETING)).results
     assert (greeting.criterion, greeting.version, greeting.score) == ("greeting", criteria[0].version, 10)
     assert greeting.quotes == [Quote("L003", 2, 10_000, "запишем вас на замер")]
     assert (needs.criterion, needs.applicable, needs.score, needs.quotes) == ("needs", False, None, [])
@@ -60,8 +60,8 @@ def test_scores_are_read() -> None:
 @pytest.mark.parametrize(
     ("scores", "complaint"),
     [
-        ([GREETING], "нет ответа по критерию needs"),
-        ([GREETING, NEEDS, NEEDS], "needs оценён дважды"),
+        ([GREETING], "needs: нет ответа по критерию"),
+        ([GREETING, NEEDS, {**NEEDS, "text": "Иначе."}], "needs: оценён дважды"),
         ([GREETING, NEEDS, {**NEEDS, "criterion": "refund"}], "'refund' нет среди заданных"),
         ([{**GREETING, "score": 11}, NEEDS], "greeting: оценка 11 вне шкалы 0–10"),
         ([GREETING, {**NEEDS, "applicable": True, "score": 0}], "needs: оценка 0 вне шкалы 1–5"),

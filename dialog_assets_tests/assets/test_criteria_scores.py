@@ -228,6 +228,70 @@ def test_one_group_fails_the_call_and_keeps_the_others(
     desk(story)
 
 
+def some_wrong(asked: tuple[str, ...], wrong: Row) -> httpx2.Response:
+    """Good scores, but what is `wrong` about needs."""
+    scores = json.loads(json.loads(good(asked).content)["choices"][0]["message"]["content"])["scores"]
+    scores = [{**score, **wrong} if score["criterion"] == "needs" else score for score in scores]
+    return httpx2.Response(200, json=chat_body(json.dumps({"scores": scores})))
+
+
+WRONG: dict[str, Row] = {
+    "a line that is missing": {"quotes": [{"line": "L099", "text": "слова"}]},
+    "a truth value": {"score": True},
+    "out of scale": {"score": 99},
+    "underscore": {"score": "1_0"},
+    "no text": {"text": " "},
+    "an unknown name": {"criterion": "nееds_2"},
+    "no object": {"applicable": [1]},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_only_what_is_wrong_is_asked_again(desk: Any, wrong: Row) -> None:
+    """One criterion of a group is answered badly: the others stand, and the second request asks for that one alone."""
+
+    async def story(desk: Desk) -> None:
+        asked = await desk.run(lambda asked: some_wrong(asked, wrong) if len(asked) == 2 else None)
+        assert asked == [GROUPS[0], ("needs",), GROUPS[1]]
+        assert await desk.step() == ("done", None)
+        assert await desk.scores() == scored("old")
+        assert {state for state, _ in await desk.ledger()} == {"settled"}
+
+    desk(story)
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_is_right_survives_what_stays_wrong(desk: Any, wrong: Row) -> None:
+    """Three answers and no more; the good scores are stored, and another try asks only for the one that is missing."""
+
+    async def story(desk: Desk) -> None:
+        asked = await desk.run(lambda asked: some_wrong(asked, wrong))
+        assert asked == [GROUPS[0], ("needs",), ("needs",), GROUPS[1]]
+        assert await desk.step() == ("failed", "llm_answer_invalid")
+        assert await desk.scores() == scored("old", 5, "greeting", "refund")
+        assert {state for state, _ in await desk.ledger()} == {"settled"}
+        async with desk.pool.connection() as connection:
+            await call_steps.retry_failed(connection, PORTAL, ["criteria_scores"], MONDAY, MONDAY)
+        assert await desk.run() == [("needs",)]
+        assert await desk.scores() == scored("old")
+
+    desk(story)
+
+
+def test_a_vendor_that_fails_before_the_rest_is_asked_costs_nothing_twice(desk: Any) -> None:
+    """The answer of which a part is right waits in the ledger; the next run goes on from it."""
+
+    async def story(desk: Desk) -> None:
+        wrong = WRONG["out of scale"]
+        await desk.run(lambda asked: refused(503) if asked == ("needs",) else some_wrong(asked, wrong))
+        assert await desk.step() == ("failed", "llm_unavailable")
+        assert await desk.run() == [("needs",), GROUPS[1]]
+        assert await desk.scores() == scored("old")
+        assert {state for state, _ in await desk.ledger()} == {"settled"}
+
+    desk(story)
+
+
 def test_a_vendor_that_fails_between_groups_costs_nothing_twice(desk: Any) -> None:
     """The first group's answer waits in the ledger; the next run takes it from there and asks for the second alone."""
 
