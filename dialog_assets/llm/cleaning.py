@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from typing import Any, NoReturn
 
 LONGEST = 2_000_000
@@ -19,6 +20,7 @@ DEEPEST = 50
 
 # A string that never ends is one token to the end of the text: looked at once, not once for each quote in it.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\],]|[^\s"{}\[\],]++', re.DOTALL)
+_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thoughts?|reasoning|analysis|scratchpad)>", re.IGNORECASE)
 _BEGINS_AN_OBJECT = re.compile(r'\{\s*+(?:"|\Z)')
 
 
@@ -27,21 +29,39 @@ def json_objects(text: str) -> list[dict[str, Any]]:
 
     Commas left before a closing bracket and raw line breaks in strings are forgiven. Braces in the prose that balance but
     are no JSON (`{json}`) are passed over, and so is an object that gives two values to one key or a number that JSON does
-    not have. None at all if the last object is cut off: what comes before it then is no more than a draft.
+    not have. None at all if the last object is cut off: what comes before it then is no more than a draft; so is what a
+    model thinks aloud, before `</think>` or behind a `<think>` that does not end.
     """
     if len(text) > LONGEST:
         return []
-    found: list[dict[str, Any]] = []
+    found: list[tuple[int, int, dict[str, Any]]] = []
     start = text.find("{")
     while start >= 0:
         end, trailing_commas, depth = _scan_object(text, start)
         if end is None:
-            return [] if _BEGINS_AN_OBJECT.match(text, start) else found
+            if _BEGINS_AN_OBJECT.match(text, start):
+                return []
+            break
         value = _load(_without(text, start, end, trailing_commas)) if depth <= DEEPEST else None
         if isinstance(value, dict):
-            found.append(value)
+            found.append((start, end, value))
         start = text.find("{", end)
-    return found
+    begin, end = _said_aloud(text, [(start, end) for start, end, _ in found])
+    return [value for start, _, value in found if begin <= start < end]
+
+
+def _said_aloud(text: str, objects: list[tuple[int, int]]) -> tuple[int, int]:
+    """From where to where a text is the answer and no thought; a tag inside an object is a part of its words."""
+    begin, end = 0, len(text)
+    for tag in _THOUGHT.finditer(text):
+        at = bisect(objects, (tag.start(), len(text)))
+        if at and tag.start() < objects[at - 1][1]:
+            continue
+        if tag[1]:
+            begin, end = tag.end(), len(text)
+        else:
+            end = min(end, tag.start())
+    return begin, end
 
 
 def _scan_object(text: str, start: int) -> tuple[int | None, list[int], int]:

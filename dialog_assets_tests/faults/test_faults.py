@@ -81,8 +81,8 @@ def test_random_faults_change_no_result_and_buy_nothing_that_was_had(
     versions = len(found["entity_summaries"]) - len(calm.results["entity_summaries"])
     for vendor in LLM_VENDORS:
         wasted = struck(books, vendor, "reset_after", "invalid_json", "blank", "length")
-        if vendor != "deepseek":  # it corrects: an edit of a line that is not there is left out, and nothing asked again
-            wasted += struck(books, vendor, "wrong_shape")
+        # Deepseek corrects: an edit of a line that is not there is left out, and nothing is asked again.
+        wasted += struck(books, vendor, "wrong_shape") if vendor != "deepseek" else 0
         rewritten = versions if vendor == "openai" else 0
         assert answered(books, vendor) == answered(calm.books, vendor) + wasted + rewritten
     more = Counter(recordings(books))
