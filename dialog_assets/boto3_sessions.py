@@ -1,6 +1,6 @@
 """The sessions of boto3 that clients of S3 are made from: quiet about what they sign, cheap, each with credentials of its own.
 
-Here: what every client of S3 shares, whatever storage it talks to. Not here: addresses, keys, retries.
+Here: what every client of S3 shares, whatever storage it talks to. Not here: addresses, keys, retries, certificates.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import boto3
 import botocore.session
 from botocore.loaders import Loader
 
+from dialog_assets import certificates
+
 _TELLTALES = ("botocore.auth", "botocore.endpoint")
 """At DEBUG these write whole signed requests, and an API key is a part of the signature's header."""
 
@@ -19,13 +21,16 @@ _TELLTALES = ("botocore.auth", "botocore.endpoint")
 def new_session() -> boto3.session.Session:
     """A session that reads credentials and addresses anew (boto3's common one keeps the credentials that it read first).
 
-    From the first one on, signed requests stay out of the logs, also at DEBUG.
+    From the first one on, signed requests stay out of the logs, also at DEBUG. Raises CertificatesUnusable.
     """
+    trusted = certificates.bundle()
     for name in _TELLTALES:
         # A filter and not a level, because a level is set again by whoever configures logging.
         logging.getLogger(name).addFilter(_above_debug)
     session = botocore.session.get_session()
     session.register_component("data_loader", _descriptions())
+    if trusted is not None:
+        session.set_config_variable("ca_bundle", trusted)
     return boto3.session.Session(botocore_session=session)
 
 

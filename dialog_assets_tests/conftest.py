@@ -58,6 +58,11 @@ def _clean_environment() -> Iterator[None]:
         "DIALOG_ASSETS_PORTALS",
         "DIALOG_ASSETS_DATA",
         "DIALOG_ASSETS_SECRET_KEY",
+        "DIALOG_ASSETS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
     )
     prefixes = ("AWS_", "S3_", "BITRIX24_", "VOICEKIT_", "OPENAI_", "ANTHROPIC_", "DEEPSEEK_")
     kept = dict(os.environ)

@@ -52,6 +52,7 @@ PASSING = frozenset(
         "recording_changed",
         "recording_too_slow",
         "recording_unreachable",
+        "recording_untrusted",  # as soon as its certificate is trusted
         "missing_in_storage",  # another upload
         "archived_file_missing",
         "archived_file_changed",  # by a run of the step before, at this moment

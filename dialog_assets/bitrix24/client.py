@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
+from dialog_assets import certificates
 from dialog_assets.bitrix24.credentials import Access, Credential
 from dialog_assets.bitrix24.errors import (
+    Bitrix24AccessError,
     Bitrix24Error,
     Bitrix24LimitError,
     Bitrix24UnavailableError,
@@ -96,7 +96,7 @@ class Bitrix24Client:
             timeout=timeout,
             limits=_LIMITS,
             transport=transport,
-            verify=_certificates(),
+            verify=certificates.context(),
         )
 
     def __repr__(self) -> str:
@@ -307,12 +307,6 @@ class Bitrix24Client:
         return json.loads(self._credential.hide(json.dumps(body)))
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Whom to trust, read once a process: reading it takes longer than a portal takes for a small window of calls."""
-    return httpx2.create_ssl_context()
-
-
 class Patience:
     """How long one call may still wait for operating time."""
 
@@ -346,8 +340,11 @@ def not_run(method: str) -> Bitrix24UnavailableError:
     )
 
 
-def unavailable(method: str, error: httpx2.RequestError) -> Bitrix24UnavailableError:
-    """A failure of the network in our words: the library's own texts may hold the URL."""
+def unavailable(method: str, error: httpx2.RequestError) -> Bitrix24AccessError | Bitrix24UnavailableError:
+    """A failure of the network in our words: the library's own texts may hold the URL. A wrong certificate is no outage."""
+    fault = certificates.fault(error)
+    if fault is not None:
+        return Bitrix24AccessError("certificate", method=method, advice=fault)
     return Bitrix24UnavailableError(
         "timeout" if isinstance(error, httpx2.TimeoutException) else "connection",
         method=method,

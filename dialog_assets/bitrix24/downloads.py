@@ -124,8 +124,7 @@ async def _repeat(client: Bitrix24Client, transfer: _Transfer, outside: OutsideH
         if transfer.gain() >= _PROGRESS_BYTES:
             attempt = 1
         if not failure.retryable or attempt >= client.attempts:
-            outside_fails = transfer.place.way == "provider" and isinstance(failure, Bitrix24UnavailableError)
-            raise _unreachable(transfer.place, failure) if outside_fails else failure
+            raise _outside(transfer.place, failure) if transfer.place.way == "provider" else failure
         await client.rest(failure, attempt)
 
 
@@ -136,9 +135,14 @@ def _is_outdated(failure: Bitrix24Error) -> bool:
     return failure.code.upper() == "EXPIRED_TOKEN"
 
 
-def _unreachable(place: Place, failure: Bitrix24Error) -> RecordingUnavailableError:
-    """A provider that does not answer is no outage of the portal."""
-    return RecordingUnavailableError("unreachable", place.name, status=failure.status, description=failure.code)
+def _outside(place: Place, failure: Bitrix24Error) -> Bitrix24Error:
+    """A provider that does not answer, or whom nobody trusts, is no trouble of the portal's."""
+    if isinstance(failure, Bitrix24UnavailableError):
+        return RecordingUnavailableError("unreachable", place.name, status=failure.status, description=failure.code)
+    if isinstance(failure, Bitrix24AccessError) and failure.code == "certificate":
+        host = urlsplit(place.url).hostname
+        return RecordingUnavailableError("untrusted", place.name, description=f"host {host}: {failure.advice}")
+    return failure
 
 
 @dataclass

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from dialog_assets import certificates
 from dialog_assets.bitrix24.credentials import Access, origin_of, renamed
 from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify, masked
 from dialog_assets.bitrix24.quiet import silence_urls
@@ -217,10 +218,15 @@ class OAuth:
         failure: Bitrix24Error | None = None
         response: httpx2.Response | None = None
         try:
-            async with httpx2.AsyncClient(transport=self._transport, timeout=_TIMEOUT) as http:
+            async with httpx2.AsyncClient(
+                transport=self._transport, timeout=_TIMEOUT, verify=certificates.context()
+            ) as http:
                 response = await http.get(self._application.token_url, params=params, follow_redirects=False)
         except httpx2.RequestError as error:
+            fault = certificates.fault(error)
             failure = _unavailable(type(error).__name__, None)
+            if fault is not None:
+                failure = Bitrix24AccessError("certificate", method=_METHOD, advice=fault)
         if response is not None:
             body = _decoded(response.content)
             if response.status_code == httpx2.codes.OK and body.get("access_token") and body.get("refresh_token"):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
+from dialog_assets import certificates
 from dialog_assets.bitrix24.quiet import silence_urls
 
 _TIMEOUT = httpx2.Timeout(10.0, read=60.0)
@@ -49,7 +50,7 @@ def is_public(address: str) -> bool:
 class OutsideHosts:
     """The allowed hosts, `name` or `name:port`; use `stream`.
 
-    `resolve`, `allowed` and `verify` (certificates to trust) are seams for tests.
+    `resolve`, `allowed` and `verify` (certificates to trust, None for those of `certificates`) are seams for tests.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class OutsideHosts:
         *,
         resolve: Resolve = addresses,
         allowed: Callable[[str], bool] = is_public,
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext | None = None,
     ) -> None:
         silence_urls()
         self._hosts = frozenset(host.lower() for host in hosts)
         self._resolve = resolve
         self._allowed = allowed
-        self._verify = verify
+        self._verify = verify or certificates.context()
 
     def __bool__(self) -> bool:
         return bool(self._hosts)

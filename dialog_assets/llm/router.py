@@ -195,7 +195,11 @@ class LLMRouter:
                 return answer
             await ledger.failed(key, failure.what)
             timeouts += failure.kind == "timeout"
-            if failure.kind in ("refused", "rejected") or timeouts == TIMEOUT_TRIES or attempt == self._attempts:
+            if (
+                failure.kind in ("refused", "rejected", "untrusted")
+                or timeouts == TIMEOUT_TRIES
+                or attempt == self._attempts
+            ):
                 break
             await self._sleep(_wait_s(failure, attempt))
         raise self._error(request, failure, attempt)
@@ -246,6 +250,8 @@ class LLMRouter:
                 f"{_named(request)} refuses ({failure.what}): check {self._key_name(request.vendor)}, "
                 "the account's balance and region, and the model's name"
             )
+        if failure.kind == "untrusted":
+            return LLMRefused(f"{_named(request)} cannot be asked: {failure.what}")
         if failure.kind == "rejected":
             return LLMRequestRejected(
                 f"{_named(request)} does not accept this request of prompt {request.prompt} ({failure.what}): "

@@ -20,6 +20,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 
+from dialog_assets import certificates
 from dialog_assets.errors import DialogAssetsError
 
 RIGHTS = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:AbortMultipartUpload"
@@ -78,6 +79,9 @@ def explained(error: Exception, bucket: str, key: str | None) -> Exception:
     cause = error.last_exception if isinstance(error, RetriesExceededError) else error
     if isinstance(cause, ClientError):
         return _answer(cause, bucket, key)
+    fault = certificates.fault(cause)
+    if fault is not None:
+        return ArchiveRefused(f"S3 bucket {bucket} cannot be reached (AWS_ENDPOINT_URL_S3): {fault}.")
     name = type(cause).__name__
     if isinstance(cause, NoCredentialsError | PartialCredentialsError):
         return ArchiveRefused("S3 has no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")

@@ -1,7 +1,7 @@
 """A certificate for the sandbox's TLS: self-signed, for 127.0.0.1 and localhost, for one life of the sandbox.
 
-Clients trust it as their only authority: httpx by `verify`, requests by REQUESTS_CA_BUNDLE (facts/bitrix24.md 10.3), gRPC by
-GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, which it reads at the first secure channel of a process, boto3 by AWS_CA_BUNDLE.
+Ours trust it by DIALOG_ASSETS_CA_BUNDLE; others as their only authority: httpx by `verify`, requests by REQUESTS_CA_BUNDLE,
+gRPC by GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, which it reads at the first secure channel of a process, boto3 by AWS_CA_BUNDLE.
 """
 
 from __future__ import annotations

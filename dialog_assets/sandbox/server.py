@@ -95,7 +95,7 @@ class Sandbox:
     start, and are saved at an orderly end. `latency_ms` delays the answers of Bitrix24, VoiceKit and the LLM vendors.
     `bitrix_https_port`, `inbound_https_port`, `voicekit_tls_port`: the portals, VoiceKit's storage and VoiceKit over TLS too,
     with a certificate made for this life; None: plaintext only. VoiceKit's must end in 443. What is served over TLS is what
-    the environment then names, with the certificate for gRPC (GRPC_DEFAULT_SSL_ROOTS_FILE_PATH) and boto3 (AWS_CA_BUNDLE).
+    the environment then names, with the certificate to trust as DIALOG_ASSETS_CA_BUNDLE.
     `bucket_size`, `drain_per_second` and `habits` are the portals' (bitrix24.py).
     `addresses` (by service; "bitrix24_certificate" and the like are paths of the file to trust) and `environment` (names as
     clients read them; for OAuth {PORTAL}_CLIENT_ID, _CLIENT_SECRET, _ACCESS_TOKEN, _REFRESH_TOKEN, _CLIENT_ENDPOINT and
@@ -401,10 +401,9 @@ class Sandbox:
             }
         )
 
-        if "voicekit_tls" in ports:
-            self.environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = self.addresses["voicekit_certificate"]
-        if "inbound_https" in ports:
-            self.environment["AWS_CA_BUNDLE"] = self.addresses["inbound_certificate"]
+        for name in ("voicekit", "inbound", "bitrix24"):
+            if f"{name}_certificate" in self.addresses:
+                self.environment["DIALOG_ASSETS_CA_BUNDLE"] = self.addresses[f"{name}_certificate"]
 
     async def _stop(self) -> None:
         for server, _ in self._servers:

@@ -17,6 +17,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dialog_assets import certificates
 from dialog_assets.boto3_sessions import new_session
 from dialog_assets.speech.errors import RecogniserBusy, RecogniserRefused, RecogniserUnavailable, RecordingRejected
 
@@ -132,6 +133,9 @@ def _status(error: ClientError) -> int:
 
 def _translated(error: ClientError | BotoCoreError) -> Exception:
     if not isinstance(error, ClientError):
+        fault = certificates.fault(error)
+        if fault is not None:
+            return RecogniserRefused(f"the recogniser's storage (VOICEKIT_STORAGE_URL): {fault}")
         return RecogniserUnavailable(
             f"the recogniser's storage does not answer ({type(error).__name__}): check VOICEKIT_STORAGE_URL and the network"
         )

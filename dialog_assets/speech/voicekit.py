@@ -24,6 +24,7 @@ import grpc
 import grpc.aio
 from google.protobuf import json_format
 
+from dialog_assets import certificates
 from dialog_assets.dialogs import Word
 from dialog_assets.speech import auth
 from dialog_assets.speech.errors import (
@@ -120,7 +121,9 @@ class VoiceKit:
             ("grpc.max_receive_message_length", MESSAGE_LIMIT),
         ]
         if self._endpoint.endswith("443"):
-            self._channel = grpc.aio.secure_channel(self._endpoint, grpc.ssl_channel_credentials(), options)
+            self._channel = grpc.aio.secure_channel(
+                self._endpoint, grpc.ssl_channel_credentials(certificates.roots()), options
+            )
         else:
             self._channel = grpc.aio.insecure_channel(self._endpoint, options)
         stt: Any = stt_pb2_grpc.SpeechToTextStub(self._channel)  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import grpc
 import grpc.aio
 
+from dialog_assets import certificates
 from dialog_assets.speech import auth
 from dialog_assets.speech.errors import (
     OperationExpired,
@@ -91,6 +92,9 @@ class Calls:
                 self._tokens.forget(audience)
                 continue
             attempt += 1
+            fault = certificates.fault(details) if code is _Code.UNAVAILABLE else None
+            if fault is not None:
+                raise RecogniserRefused(f"VoiceKit (VOICEKIT_ENDPOINT): {fault}")
             if code not in repeat or attempt >= self._attempts or _too_large(code, details):
                 raise self._translated(code, details, str(service_id), audience, doing)
             log.info("VoiceKit answered %s while %s; trying again", code.name, doing)

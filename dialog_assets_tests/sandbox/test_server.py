@@ -115,8 +115,8 @@ def test_everything_is_up(tmp_path: Path) -> None:
 async def over_tls(sandbox: Sandbox) -> None:
     """VoiceKit and its storage answer over TLS where the environment says, to who trusts the certificate that it names."""
     environment, addresses = sandbox.environment, sandbox.addresses
-    certificate = environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]
-    assert environment["AWS_CA_BUNDLE"] == certificate == addresses["voicekit_certificate"]
+    certificate = environment["DIALOG_ASSETS_CA_BUNDLE"]
+    assert certificate == addresses["voicekit_certificate"]
     assert environment["VOICEKIT_ENDPOINT"] == addresses["voicekit_tls"]
     assert addresses["voicekit_tls"].endswith("443")
     assert not addresses["voicekit"].endswith("443")

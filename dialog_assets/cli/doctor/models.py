@@ -7,6 +7,7 @@ from functools import partial
 
 import httpx2
 
+from dialog_assets import certificates
 from dialog_assets.cli.doctor.examination import Check, Context, Unwell
 from dialog_assets.portals import ModelChoice
 from dialog_assets.resources.environment import required
@@ -30,12 +31,15 @@ async def key(choice: ModelChoice) -> str:
     base = os.environ.get(f"{choice.vendor.upper()}_BASE_URL") or DEFAULT_BASE_URLS[choice.vendor]
     anthropic = {"anthropic-version": "2026-10-21"} if choice.vendor == "anthropic" else {}
     path = "/v1/models" if choice.vendor == "anthropic" else "/models"
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with httpx2.AsyncClient(timeout=20, verify=certificates.context()) as client:
         try:
             answer = await client.get(
                 base.rstrip("/") + path, headers={"Authorization": f"Bearer {secret}", **anthropic}
             )
         except httpx2.HTTPError as error:
+            fault = certificates.fault(error)
+            if fault is not None:
+                raise Unwell(f"{choice.vendor} cannot be asked: {fault}.") from None
             raise Unwell(f"{choice.vendor} does not answer ({type(error).__name__}): check the network.") from None
     if answer.status_code in (401, 403):
         raise Unwell(f"{choice.vendor} refuses the key in {choice.api_key_env} (HTTP {answer.status_code}).")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
+from dialog_assets import certificates
 from dialog_assets.llm.ledger import Finish, Usage
 from dialog_assets.llm.prices import model_price
 from dialog_assets.llm.requests import LLMRequest, json_schema
-from dialog_assets.llm.vendors.port import VendorAnswer, VendorFailure, failure_of_status, hush
+from dialog_assets.llm.vendors.port import VendorAnswer, VendorFailure, failure_of_connection, failure_of_status, hush
 
 if TYPE_CHECKING:
     from anthropic.types import Message
@@ -42,7 +43,7 @@ class AnthropicMessages:
             max_retries=0,
             timeout=timeout_s,
             open_telemetry=False,
-            http_client=None if transport is None else anthropic.DefaultAsyncHttpxClient(transport=transport),
+            http_client=anthropic.DefaultAsyncHttpxClient(transport=transport, verify=certificates.context()),
         )
         self._client._custom_headers = {}  # what the SDK took from ANTHROPIC_CUSTOM_HEADERS
 
@@ -55,8 +56,8 @@ class AnthropicMessages:
             failure = _failure(error.status_code, error)
         except self._sdk.APITimeoutError:
             failure = VendorFailure("timeout", "timeout")
-        except (self._sdk.APIConnectionError, httpx2.HTTPError):
-            failure = VendorFailure("transient", "no connection")
+        except (self._sdk.APIConnectionError, httpx2.HTTPError) as error:
+            failure = failure_of_connection(error)
         except (self._sdk.APIResponseValidationError, ValueError):
             failure = VendorFailure("transient", "an answer that is no JSON")
         else:

@@ -12,10 +12,11 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
+from dialog_assets import certificates
 from dialog_assets.llm.ledger import Finish, Usage
 from dialog_assets.llm.prices import model_price
 from dialog_assets.llm.requests import LLMRequest, json_schema
-from dialog_assets.llm.vendors.port import VendorAnswer, VendorFailure, failure_of_status, hush
+from dialog_assets.llm.vendors.port import VendorAnswer, VendorFailure, failure_of_connection, failure_of_status, hush
 
 _FINISH: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "refusal"}
 
@@ -32,7 +33,7 @@ class OpenAIChat:
             base_url=base_url,
             max_retries=0,
             timeout=timeout_s,
-            http_client=None if transport is None else openai.DefaultAsyncHttpx2Client(transport=transport),
+            http_client=openai.DefaultAsyncHttpx2Client(transport=transport, verify=certificates.context()),
         )
         # The SDK fills these from OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, and would send them to
         # DeepSeek too.
@@ -49,8 +50,8 @@ class OpenAIChat:
             failure = failure_of_status(error.status_code, (error.code, error.type), error.response.headers)
         except openai.APITimeoutError:
             failure = VendorFailure("timeout", "timeout")
-        except (openai.APIConnectionError, httpx2.HTTPError):
-            failure = VendorFailure("transient", "no connection")
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            failure = failure_of_connection(error)
         except (openai.APIResponseValidationError, ValueError):
             failure = VendorFailure("transient", "an answer that is no JSON")
         else:

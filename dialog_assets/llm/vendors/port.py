@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
+from dialog_assets import certificates
 from dialog_assets.llm.ledger import Finish, Usage
 from dialog_assets.llm.requests import LLMRequest
 
-FailureKind = Literal["transient", "timeout", "refused", "rejected"]
+FailureKind = Literal["transient", "timeout", "refused", "rejected", "untrusted"]
 
 _REFUSED_STATUSES = {401, 402, 403, 404}
 _TRANSIENT_STATUSES = {408, 409, 425, 429}
@@ -47,6 +48,7 @@ class VendorFailure(Exception):
     """No answer.
 
     `refused`: a person must act (key, balance, region, model name). `rejected`: this request is not acceptable.
+    `untrusted`: the address does not show a certificate to trust; `what` is the sentence.
     `transient`: another try may do; `retry_after_s` is the vendor's wish, if any. `timeout`: the same, but the vendor may
     have worked, and bill it.
     """
@@ -71,6 +73,12 @@ class Vendor(Protocol):
     async def close(self) -> None:
         """End the connections."""
         ...
+
+
+def failure_of_connection(error: Exception) -> VendorFailure:
+    """The failure that a lost or refused connection stands for."""
+    fault = certificates.fault(error)
+    return VendorFailure("transient", "no connection") if fault is None else VendorFailure("untrusted", fault)
 
 
 def failure_of_status(status: int, codes: tuple[object, ...], headers: Mapping[str, str]) -> VendorFailure:
