@@ -145,7 +145,7 @@ def backfill(
 
 
 def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry_failed: bool, as_json: bool) -> None:
-    from dialog_assets.cli import instance, running, tables
+    from dialog_assets.cli import instance, progress, running, tables
 
     running.check_request(portal, first, last, steps)
     url = instance.prepare()
@@ -154,16 +154,25 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
 
     if retry_failed:
         asyncio.run(running.retry_failed(url, portal, first, last, steps))
-    results = running.run_days(defs, portal, first, last, steps)
+    with progress.watched(url, portal, first, last, shown=not as_json) as watch:
+        results = running.run_days(defs, portal, first, last, steps)
     days = asyncio.run(tables.read_days(url, [portal], first, last))
+    ran = {(portal.portal, day) for day in days[portal.portal]}
     if as_json:
-        click.echo(json.dumps({"runs": [vars(result) for result in results], "days": tables.as_json(days)}))
+        told = {
+            "runs": [vars(result) for result in results],
+            "bought": watch.bought,
+            "days": tables.as_json(days, ran),
+        }
+        click.echo(json.dumps(told, default=str))
     else:
-        tables.print_days(days)
+        tables.print_days(days, ran)
         tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
         if steps and "calls" not in steps and not tables.has_calls(days):
             click.echo("No call of these days has been read yet: run them without --step first.", err=True)
+        tables.print_bought(watch.bought)
         for result in results:
+            click.echo(f"Run {result.run_id}: make ui, then http://127.0.0.1:3000/runs/{result.run_id}")
             for error in result.errors:
                 click.echo(f"Error: {error}", err=True)
     if not all(result.success for result in results):
@@ -173,21 +182,21 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
 @main.command()
 @click.option("--portal", "names", multiple=True, help="Portal id; all portals by default.")
 @click.option("--from", "first", type=DAY, help="First day; the portal's start by default.")
-@click.option("--to", "last", type=DAY, help="Last day, included; the last day with calls by default.")
+@click.option("--to", "last", type=DAY, help="Last day, included; yesterday by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | None, as_json: bool) -> None:
-    """Show for every day and step how many calls are done, skipped, failed or waiting, and why."""
-    from dialog_assets.cli import tables
-    from dialog_assets.store import server
+    """Show for every day and step how many calls are done, skipped, failed or waiting, and why; and the days not run."""
+    from dialog_assets.cli import instance, tables
 
     bounds = _bounds(first, last)
     portals = _chosen(names)
-    url = server.database_url()
+    url = instance.prepare()
     days = asyncio.run(tables.read_days(url, portals, *bounds))
+    ran = tables.days_run(days)
     if as_json:
-        click.echo(json.dumps(tables.as_json(days)))
+        click.echo(json.dumps(tables.as_json(days, ran)))
         return
-    tables.print_days(days)
+    tables.print_days(days, ran)
     tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
 
 
@@ -195,15 +204,18 @@ def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | No
 @click.option("--portal", "names", multiple=True, help="Portal id; all portals by default.")
 @click.option("--from", "first", type=DAY, help="First day.")
 @click.option("--to", "last", type=DAY, help="Last day, included.")
+@click.option("--by-purchase", is_flag=True, help="The days are those of the purchase, as on a bill, not of the call.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def costs(names: tuple[str, ...], first: datetime | None, last: datetime | None, as_json: bool) -> None:
-    """Show what was bought, from whom, for how much, by portal, step and model."""
+def costs(
+    names: tuple[str, ...], first: datetime | None, last: datetime | None, by_purchase: bool, as_json: bool
+) -> None:
+    """Show what was bought for the calls of the days, from whom, for how much, by portal, step and model."""
     from dialog_assets.cli import tables
     from dialog_assets.store import server
 
     bounds = _bounds(first, last)
     portals = _chosen(names)
-    rows = asyncio.run(tables.read_costs(server.database_url(), portals, *bounds))
+    rows = asyncio.run(tables.read_costs(server.database_url(), portals, *bounds, by_purchase=by_purchase))
     if as_json:
         click.echo(json.dumps(rows, default=str))
     else:

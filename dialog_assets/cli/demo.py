@@ -59,7 +59,12 @@ def play(portals: Sequence[Portal], sandbox: SandboxProcess, *, as_json: bool) -
     bought = purchases(sandbox.books())
     seconds = time.monotonic() - started
     if as_json:
-        told = {"days": tables.as_json(days), "bought": bought, "seconds": seconds, "runs": [vars(r) for r in results]}
+        told = {
+            "days": tables.as_json(days, tables.days_run(days)),
+            "bought": bought,
+            "seconds": seconds,
+            "runs": [vars(r) for r in results],
+        }
         click.echo(json.dumps(told))
     else:
         _tell(url, days, bought, seconds)
@@ -158,8 +163,8 @@ def _tell(url: str, days: tables.Days, bought: dict[str, int], seconds: float) -
     click.echo(
         "\nDIALOG ASSETS on the sandbox: a fictional world; its texts show the pipeline, never a model's quality.\n"
     )
-    tables.print_days(days)
-    click.echo("Where calls stopped, and why:\n")
+    tables.print_days(days, tables.days_run(days))
+    click.echo("\nWhere calls stopped, and why:\n")
     tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
     click.echo("\nOne call in full:\n")
     asyncio.run(tables.print_example(url, PLAYED[0]))

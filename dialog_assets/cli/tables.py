@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import date
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from dialog_assets.assets import figures
 from dialog_assets.assets.figures import STATES, Figures
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.portals import Portal
-from dialog_assets.store import call_steps, calls, dialogs, ledger
+from dialog_assets.store import call_steps, dialogs, ledger
 from dialog_assets.store.pool import open_pool
 
 Days = dict[str, dict[date, dict[str, Figures]]]
@@ -24,13 +25,16 @@ Days = dict[str, dict[date, dict[str, Figures]]]
 
 TITLES = {
     "calls": "calls",
-    "audio_files": "archived",
-    "transcripts": "recognised",
-    "fixed_dialogs": "corrected",
-    "classifications": "classified",
+    "audio_files": "ar-\nchived",
+    "transcripts": "recog-\nnised",
+    "fixed_dialogs": "cor-\nrected",
+    "classifications": "clas-\nsified",
     "criteria_scores": "scored",
 }
-"""Columns of the table of days."""
+"""Columns of the table of days, which fits 80 characters."""
+
+PIPE_WIDTH = 100
+"""Characters of a line where the output is no terminal."""
 
 Failed = dict[tuple[str, str, str], list[dict[str, Any]]]
 """(portal, step, reason) → calls with call_id, day and detail, the newest first."""
@@ -38,26 +42,36 @@ Failed = dict[tuple[str, str, str], list[dict[str, Any]]]
 ROLES = {"operator": "Оператор", "client": "Клиент", "speaker": "Голос"}
 
 
-def console() -> Console:
-    """The terminal; wide enough for the tables where it is not one."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=140)
+def console(*, stderr: bool = False) -> Console:
+    """The terminal. Where there is none, lines are as wide as tables need and text is not wrapped."""
+    out = Console(highlight=False, stderr=stderr)
+    return out if out.is_terminal else Console(highlight=False, stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
 
 
 async def read_days(url: str, portals: Sequence[Portal], first: date | None, last: date | None) -> Days:
-    """The figures of all steps on the days asked; without bounds, on the days from the first to the last call."""
+    """The figures of all steps on the days asked; without bounds, from the portal's start to yesterday."""
     days: Days = {}
     async with open_pool(url, size=2) as pool, pool.connection() as connection:
         for portal in portals:
-            known = await calls.days(connection, portal.portal)
-            start, end = first or (known and known[0]), last or (known and known[1])
+            start = first or portal.start_date
+            end = last or datetime.now(portal.zone).date() - timedelta(days=1)
             days[portal.portal] = {}
-            if not start or not end:
-                continue
-            for step in UPSTREAM:
+            for step in UPSTREAM if start <= end else ():
                 for day, found in (await figures.read(connection, portal.portal, step, start, end)).items():
                     days[portal.portal].setdefault(day, {})[step] = found
     return days
+
+
+def days_run(days: Days) -> set[tuple[str, date]]:
+    """The (portal, day) that a run has read: those with calls, and those that Dagster's instance holds as materialized."""
+    import dagster as dg
+
+    found = {(portal, day) for portal, by_day in days.items() for day, steps in by_day.items() if steps["calls"].calls}
+    with dg.DagsterInstance.get() as instance:
+        for portal in days:
+            keys = instance.get_materialized_partitions(dg.AssetKey([portal, "calls"]))
+            found |= {(portal, date.fromisoformat(key)) for key in keys}
+    return found
 
 
 async def read_failed(url: str, days: Days) -> Failed:
@@ -73,11 +87,12 @@ async def read_failed(url: str, days: Days) -> Failed:
 
 
 async def read_costs(
-    url: str, portals: Sequence[Portal], first: date | None, last: date | None
+    url: str, portals: Sequence[Portal], first: date | None, last: date | None, *, by_purchase: bool
 ) -> list[dict[str, Any]]:
-    """Rows of what was bought."""
+    """Rows of what was bought for the calls of the days, or on the days."""
     async with open_pool(url, size=2) as pool, pool.connection() as connection:
-        return await ledger.costs(connection, [portal.portal for portal in portals], first, last)
+        names = [portal.portal for portal in portals]
+        return await ledger.costs(connection, names, first, last, by_purchase=by_purchase)
 
 
 def has_calls(days: Days) -> bool:
@@ -85,51 +100,81 @@ def has_calls(days: Days) -> bool:
     return any(by_step["calls"].calls for by_day in days.values() for by_step in by_day.values())
 
 
-def as_json(days: Days) -> list[dict[str, Any]]:
-    """One object for each portal, day and step."""
+def as_json(days: Days, ran: set[tuple[str, date]]) -> list[dict[str, Any]]:
+    """One object for each portal, day and step of the days that were run, and one for each day that was not."""
+    out: list[dict[str, Any]] = []
+    for portal, by_day in days.items():
+        for day, by_step in by_day.items():
+            place = {"portal": portal, "day": day.isoformat(), "run": (portal, day) in ran}
+            out += (
+                [place | {"step": step} | _json(found) for step, found in by_step.items()] if place["run"] else [place]
+            )
+    return out
+
+
+def _json(found: Figures) -> dict[str, Any]:
+    return {
+        "calls": found.calls,
+        **{state: found.states[state] for state in STATES},
+        "reasons": [{"state": state, "reason": reason, "calls": n} for (state, reason), n in found.reasons.items()],
+        "cost_rub": str(found.cost_rub),
+    }
+
+
+def print_days(days: Days, ran: set[tuple[str, date]]) -> None:
+    """A block a portal with a row a day: calls done by step, entities summarised, the cost, and below why the rest is not."""
+    out = console()
+    for portal, by_day in days.items():
+        out.print(f"\n{portal}", style="bold")
+        heads = ["day", *TITLES.values(), "enti-\nties", "skip", "fail", "wait", "₽"]
+        rows: list[tuple[list[str], str]] = []
+        own = {day for name, day in ran if name == portal}
+        for was_run, group in itertools.groupby(by_day.items(), _within(own)):
+            if not was_run:
+                missing = [day.isoformat() for day, _ in group]
+                rows.append(([" to ".join(dict.fromkeys((missing[0], missing[-1]))) + "  not run"], ""))
+            else:
+                rows += [(_row(day, by_step), _first_reasons(by_step)) for day, by_step in group]
+        widths = [
+            max(*(len(part) for part in head.split("\n")), *(len(row[at]) for row, _ in rows if len(row) > 1), 0)
+            for at, head in enumerate(heads)
+        ]
+        for line in (0, 1):
+            parts = [(head.split("\n") if "\n" in head else ["", head])[line] for head in heads]
+            out.print(_line(parts, widths), style="dim")
+        for row, reasons in rows:
+            failed = len(row) > 1 and row[-3] != "0"
+            out.print(_line(row, widths), style="red" if failed else None)
+            if reasons:
+                out.print(Padding(f"not scored: {reasons}", (0, 0, 0, 12), expand=False), style="dim")
+
+
+def _within(own: set[date]) -> Callable[[tuple[date, Any]], bool]:
+    return lambda item: item[0] in own
+
+
+def _row(day: date, by_step: dict[str, Figures]) -> list[str]:
+    end = by_step["criteria_scores"]
+    failed = sum(found.states["failed"] for found in by_step.values())
+    # A failed call waits at the steps after the one where it failed: here it is counted once, as failed.
+    waiting = end.states["waiting"] + end.states["failed"] - failed
     return [
-        {
-            "portal": portal,
-            "day": day.isoformat(),
-            "step": step,
-            "calls": found.calls,
-            **{state: found.states[state] for state in STATES},
-            "reasons": [{"state": state, "reason": reason, "calls": n} for (state, reason), n in found.reasons.items()],
-            "cost_rub": str(found.cost_rub),
-        }
-        for portal, by_day in days.items()
-        for day, by_step in by_day.items()
-        for step, found in by_step.items()
+        day.isoformat(),
+        *(str(by_step[step].states["done"]) for step in TITLES),
+        str(by_step["entity_summaries"].numbers["entities"]),
+        str(end.states["skipped"]),
+        str(failed),
+        str(max(0, waiting)),
+        f"{sum((found.cost_rub for found in by_step.values()), Decimal(0)):.2f}",
     ]
 
 
-def print_days(days: Days) -> None:
-    """A row per portal and day: calls done by step, entities summarised, why the rest is not, and the cost."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("portal", no_wrap=True)
-    table.add_column("day", no_wrap=True)
-    for title in (*TITLES.values(), "entities", "skip", "fail", "wait", "₽"):
-        table.add_column(title, justify="right")
-    table.add_column("why not scored")
-    for portal, by_day in days.items():
-        for day, by_step in by_day.items():
-            end = by_step["criteria_scores"]
-            failed = sum(found.states["failed"] for found in by_step.values())
-            # A failed call waits at the steps after the one where it failed: here it is counted once, as failed.
-            waiting = end.states["waiting"] + end.states["failed"] - failed
-            table.add_row(
-                portal,
-                day.isoformat(),
-                *(str(by_step[step].states["done"]) for step in TITLES),
-                str(by_step["entity_summaries"].numbers["entities"]),
-                str(end.states["skipped"]),
-                f"[red]{failed}[/red]" if failed else "0",
-                str(max(0, waiting)),
-                f"{sum((found.cost_rub for found in by_step.values()), Decimal(0)):.2f}",
-                _first_reasons(by_step),
-            )
-        table.add_section()
-    console().print(table)
+def _line(parts: Sequence[str], widths: Sequence[int]) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    return " ".join(
+        [parts[0].ljust(widths[0]), *(part.rjust(width) for part, width in zip(parts[1:], widths[1:], strict=True))]
+    )
 
 
 def print_reasons(days: Days, failed: Failed) -> None:
@@ -194,27 +239,36 @@ def _own_reasons(by_step: dict[str, Figures], step: str) -> Counter[tuple[str, s
 
 
 def print_costs(rows: Sequence[dict[str, Any]]) -> None:
-    """A row per portal, step and model, and the sum."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    total = sum((row["cost_rub"] for row in rows), Decimal(0))
-    table.add_column("portal", "all")
-    table.add_column("step")
-    table.add_column("vendor")
-    table.add_column("model")
-    for title in ("requests", "tries", "tokens in", "tokens out", "audio, s"):
-        table.add_column(title, justify="right")
-    table.add_column("cost, RUB", f"{total:.4f}", justify="right")
-    for row in rows:
-        table.add_row(
-            row["portal"],
-            row["step"],
-            row["vendor"],
-            row["model"],
-            *(str(row[name]) for name in ("requests", "attempts")),
-            *("" if row[name] is None else f"{row[name]:.0f}" for name in ("tokens_in", "tokens_out", "audio_seconds")),
-            f"{row['cost_rub']:.4f}",
-        )
-    console().print(table)
+    """A block a portal with a row for each step and model, and the sum of all."""
+    out = console()
+    for portal, group in itertools.groupby(rows, lambda row: row["portal"]):
+        table = Table(box=None, pad_edge=False, title=str(portal), title_justify="left", title_style="bold")
+        table.add_column("step", no_wrap=True)
+        table.add_column("vendor and model", overflow="fold")
+        for title in ("requests", "tries", "tokens in", "out", "audio, s", "RUB"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for row in group:
+            table.add_row(
+                row["step"],
+                f"{row['vendor']} {row['model']}",
+                *(str(row[name]) for name in ("requests", "attempts")),
+                *(
+                    "" if row[name] is None else f"{row[name]:.0f}"
+                    for name in ("tokens_in", "tokens_out", "audio_seconds")
+                ),
+                f"{row['cost_rub']:.4f}",
+            )
+        out.print(table)
+        out.print()
+    out.print(f"all: {sum((row['cost_rub'] for row in rows), Decimal(0)):.4f} RUB")
+
+
+def print_bought(bought: dict[str, Any]) -> None:
+    """What a run has bought."""
+    console().print(
+        f"\nBought in this run: {bought['recognitions']} recognitions, {bought['requests']} LLM requests, "
+        f"{bought['cost_rub']:.4f} RUB."
+    )
 
 
 async def print_example(url: str, portal: str) -> None:

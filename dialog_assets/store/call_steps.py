@@ -172,6 +172,21 @@ async def states(
     return {(row["call_id"], row["step"]): (row["state"], row["reason"]) for row in await cursor.fetchall()}
 
 
+async def standing(connection: Connection, portal: str, first: date, last: date) -> list[Row]:
+    """Rows (step, touched_at, calls, and a number for each state) of the days, the step that was worked on last at the end."""
+    cursor = await connection.execute(
+        """
+        SELECT s.step, max(s.updated_at) AS touched_at, count(*) AS calls,
+               count(*) FILTER (WHERE s.state = 'done') AS done, count(*) FILTER (WHERE s.state = 'skipped') AS skipped,
+               count(*) FILTER (WHERE s.state = 'failed') AS failed, count(*) FILTER (WHERE s.state = 'waiting') AS waiting
+        FROM calls c JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s GROUP BY 1 ORDER BY 2
+        """,
+        [portal, first, last],
+    )
+    return await cursor.fetchall()
+
+
 async def failures(
     connection: Connection, portal: str, step: str, first: date, last: date, limit: int = 20
 ) -> list[Row]:

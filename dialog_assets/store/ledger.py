@@ -8,7 +8,7 @@ and brought nothing is `settled` with its price and a `failure`; asking anew is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -251,8 +251,30 @@ async def cost_by_day(connection: Connection, portal: str, step: str, first: dat
     return {row["day"]: row["cost_rub"] for row in await cursor.fetchall()}
 
 
-async def costs(connection: Connection, portals: Sequence[str], first: date | None, last: date | None) -> list[Row]:
-    """What was bought on the days asked, by portal, step and model.
+async def bought_since(connection: Connection, portal: str, since: datetime | None) -> Row:
+    """What the portal has bought since a moment of the database's clock: recognitions, requests, cost_rub; and `now` there.
+
+    Without a moment nothing is counted.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT now() AS now, count(*) FILTER (WHERE step = 'transcripts') AS recognitions,
+               count(*) FILTER (WHERE step <> 'transcripts') AS requests, coalesce(sum(cost_rub), 0) AS cost_rub
+        FROM ledger WHERE portal = %s AND asked_at >= %s AND cost_rub IS NOT NULL
+        """,
+        [portal, since],
+    )
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101 - an aggregate returns a row
+    return row
+
+
+async def costs(
+    connection: Connection, portals: Sequence[str], first: date | None, last: date | None, *, by_purchase: bool = False
+) -> list[Row]:
+    """What was bought for the calls of the days asked, by portal, step and model.
+
+    `by_purchase`: the days are those on which it was asked for, in the portal's time zone, as a vendor's bill counts them.
 
     Rows portal, step, vendor, model, requests, attempts, tokens_in, tokens_out, audio_seconds, cost_rub.
     """
@@ -263,11 +285,14 @@ async def costs(connection: Connection, portals: Sequence[str], first: date | No
                    + (usage ->> 'cache_write_long')::bigint) AS tokens_in,
                sum((usage ->> 'output')::bigint) AS tokens_out,
                sum(audio_seconds) AS audio_seconds, coalesce(sum(cost_rub), 0) AS cost_rub
-        FROM ledger
-        WHERE portal = ANY(%(portals)s) AND day >= coalesce(%(first)s, '-infinity'::date)
-            AND day <= coalesce(%(last)s, 'infinity'::date)
+        FROM (
+            SELECT l.*, CASE WHEN %(by_purchase)s THEN (l.asked_at AT TIME ZONE coalesce(p.time_zone, 'UTC'))::date
+                        ELSE l.day END AS on_day
+            FROM ledger l LEFT JOIN portals p USING (portal) WHERE l.portal = ANY(%(portals)s)
+        ) bought
+        WHERE on_day >= coalesce(%(first)s, '-infinity'::date) AND on_day <= coalesce(%(last)s, 'infinity'::date)
         GROUP BY 1, 2, 3, 4 ORDER BY 1, min(id), 3, 4
         """,
-        {"portals": list(portals), "first": first, "last": last},
+        {"portals": list(portals), "first": first, "last": last, "by_purchase": by_purchase},
     )
     return await cursor.fetchall()

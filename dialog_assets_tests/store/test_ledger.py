@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -223,5 +224,26 @@ def test_the_bill_counts_tokens_of_the_days_asked(database: str) -> None:
             Decimal("0.18"),
             None,
         )
+
+    with_pool(database, work)
+
+
+def test_a_bill_goes_by_the_day_of_the_purchase(database: str) -> None:
+    """A call of Monday that is bought on Wednesday is on Wednesday's bill, by the portal's clock."""
+
+    async def work(pool: Pool) -> None:
+        await ask(pool, day=MONDAY)
+        await answer(pool)
+        async with pool.connection() as connection:
+            # 22:30 UTC is the next day in Moscow.
+            await connection.execute("UPDATE ledger SET asked_at = '2026-03-03 22:30+00'")
+            [monday] = await ledger.costs(connection, [PORTAL], MONDAY, MONDAY)
+            assert await ledger.costs(connection, [PORTAL], day(2), day(2)) == []
+            assert await ledger.costs(connection, [PORTAL], MONDAY, day(1), by_purchase=True) == []
+            assert await ledger.costs(connection, [PORTAL], day(2), day(2), by_purchase=True) == [monday]
+            before = (await ledger.bought_since(connection, PORTAL, None))["now"]
+            assert (await ledger.bought_since(connection, PORTAL, before))["requests"] == 0
+            since = await ledger.bought_since(connection, PORTAL, before - timedelta(days=3650))
+        assert (since["recognitions"], since["requests"], since["cost_rub"]) == (0, 1, monday["cost_rub"])
 
     with_pool(database, work)
