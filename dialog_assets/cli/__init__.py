@@ -6,7 +6,10 @@ Exit code 0 is success, 1 an error told in one sentence, 2 wrong usage.
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -29,10 +32,19 @@ class _Group(click.Group):
         """Run the command."""
         import psycopg
 
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal may lack letters of a portal's texts, or of a path
         try:
             return super().invoke(ctx)
         except DialogAssetsError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has had enough
+                raise
+            place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+            raise click.ClickException(
+                f"The machine refuses ({error.strerror or type(error).__name__}){place}."
+            ) from error
         except psycopg.errors.UndefinedTable as error:
             raise click.ClickException(
                 "The database has not all tables of this version: run dialog-assets setup-portals."
@@ -41,12 +53,14 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dialog-assets")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Nightly phone calls of Bitrix24 portals: archive, recognise, correct, classify, score, summarise.
 
     Start it in the project's folder. Settings come from the environment, or from the file .env there (see .env.example).
     """
-    load_dotenv(Path(".env"))
+    if ctx.invoked_subcommand != "sandbox":  # the outside world needs none of our secrets
+        load_dotenv(Path(".env"))
 
 
 def _portals() -> list[Portal]:
@@ -89,10 +103,11 @@ def _bounds(first: datetime | None, last: datetime | None) -> tuple[date | None,
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def setup_portals(as_json: bool) -> None:
     """Migrate the database, and make partitions and views for every portal file. Safe to run again."""
-    from dialog_assets.store import schema, server
+    from dialog_assets.cli.instance import find_database
+    from dialog_assets.store import schema
 
     portals = _portals()
-    new = schema.setup_portals(server.database_url(), portals)
+    new = schema.setup_portals(find_database(), portals)
     if as_json:
         click.echo(json.dumps({"portals": [portal.portal for portal in portals], "new": new}))
         return
@@ -210,12 +225,11 @@ def costs(
     names: tuple[str, ...], first: datetime | None, last: datetime | None, by_purchase: bool, as_json: bool
 ) -> None:
     """Show what was bought for the calls of the days, from whom, for how much, by portal, step and model."""
-    from dialog_assets.cli import tables
-    from dialog_assets.store import server
+    from dialog_assets.cli import instance, tables
 
     bounds = _bounds(first, last)
     portals = _chosen(names)
-    rows = asyncio.run(tables.read_costs(server.database_url(), portals, *bounds, by_purchase=by_purchase))
+    rows = asyncio.run(tables.read_costs(instance.find_database(), portals, *bounds, by_purchase=by_purchase))
     if as_json:
         click.echo(json.dumps(rows, default=str))
     else:
@@ -334,17 +348,28 @@ def sandbox(
 def demo(as_json: bool) -> None:
     """Run the whole graph on the sandbox's week and show what came of it. `make demo` does this."""
     from dialog_assets.cli.world import sandbox_process
-    from dialog_assets.folders import data_folder
+    from dialog_assets.folders import data_part
     from dialog_assets.portals import load_portals
 
     # Always the fictional portals, wherever the real ones are.
     portals = load_portals(Path("portals"))
-    with sandbox_process(state=data_folder() / "sandbox") as starting:
+    with sandbox_process(state=data_part("sandbox")) as starting:
         # Imported while the sandbox starts: Dagster takes as long as it does.
         from dialog_assets.cli.demo import play
 
         code = play(portals, starting, as_json=as_json)
     sys.exit(code)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["--help"]}
+)
+@click.pass_context
+def psql(ctx: click.Context) -> None:
+    """Open psql on the application database; options and what is piped in go to psql, e.g. -c "SELECT 1"."""
+    from dialog_assets.cli.psql import run_psql
+
+    sys.exit(run_psql(ctx.args))
 
 
 @main.command()

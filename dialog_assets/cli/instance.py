@@ -6,8 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+import click
+
 from dialog_assets.errors import DialogAssetsError
-from dialog_assets.folders import data_folder
+from dialog_assets.folders import data_folder, data_part, other_data
 from dialog_assets.store import server
 
 CONFIGURATION = Path("dagster.yaml")
@@ -23,18 +25,30 @@ def check_folder() -> None:
         raise NotInProject(f"There is no dagster.yaml in {Path.cwd()}: run this command in the project's folder.")
 
 
+def find_database() -> str:
+    """The application database's URL; tells on the error stream where its data are if they are here.
+
+    Raises DatabaseUnreachable, FolderUnusable.
+    """
+    if not os.environ.get("DATABASE_URL"):
+        click.echo(f"Data: {data_folder()}", err=True)
+        other = other_data()
+        if other is not None:
+            click.echo(f"Another database, of an earlier version and not used since, is in {other}.", err=True)
+    return server.database_url()
+
+
 def prepare() -> str:
     """Find the databases and set what Dagster's own processes read; returns the application database's URL.
 
     Sets DATABASE_URL, DAGSTER_POSTGRES_URL, DAGSTER_HOME (a folder of its own, so that Dagster's run files stay out of
-    the project's root). Raises DatabaseUnreachable, NotInProject.
+    the project's root). Raises DatabaseUnreachable, FolderUnusable, NotInProject.
     """
     check_folder()
-    url = server.database_url()
+    url = find_database()
     os.environ["DATABASE_URL"] = url
     os.environ["DAGSTER_POSTGRES_URL"] = server.dagster_url(url)
-    home = data_folder() / "dagster_home"
-    home.mkdir(exist_ok=True)
+    home = data_part("dagster_home")
     shutil.copyfile(CONFIGURATION, home / CONFIGURATION.name)
     os.environ["DAGSTER_HOME"] = str(home)
     return url

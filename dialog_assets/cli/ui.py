@@ -17,7 +17,7 @@ import click
 from dialog_assets.cli import instance
 from dialog_assets.cli.world import PLAYED, pointed_at, sandbox_process
 from dialog_assets.errors import DialogAssetsError
-from dialog_assets.folders import data_folder
+from dialog_assets.folders import data_part
 from dialog_assets.portals import Portal
 from dialog_assets.store import schema
 
@@ -42,7 +42,7 @@ def serve_ui(portals: Sequence[Portal], port: int) -> int:
     with ExitStack() as stack:
         if {portal.portal for portal in portals} <= set(PLAYED) and not os.environ.get("DATABASE_URL"):
             click.echo("Only the fictional portals are configured: the sandbox serves.")
-            sandbox = stack.enter_context(sandbox_process(state=data_folder() / "sandbox"))
+            sandbox = stack.enter_context(sandbox_process(state=data_part("sandbox")))
             stack.enter_context(pointed_at(sandbox))
         schema.setup_portals(instance.prepare(), portals)
         webserver = ["dagster-webserver", "-h", HOST, "-p", str(port), "-w", "workspace.yaml"]

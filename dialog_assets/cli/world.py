@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ from dialog_assets.errors import DialogAssetsError
 
 PLAYED = ("okna_sever", "avto_ural")
 """The portals of the sandbox's world."""
+
+
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy"}
+_NEEDED = re.compile(
+    r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|(PYTHON|COVERAGE_|VIRTUAL_)\w+", re.IGNORECASE
+)
+"""What the sandbox may know of this process's environment: no secret, and no proxy."""
 
 
 class SandboxFailed(DialogAssetsError):
@@ -43,7 +51,7 @@ class SandboxProcess:
 
     @cached_property
     def _control(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self._told["addresses"]["control"], timeout=60)
+        return httpx2.Client(base_url=self._told["addresses"]["control"], timeout=60, trust_env=False)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,7 +81,9 @@ def sandbox_process(*arguments: str, state: Path | None = None) -> Iterator[Sand
     command = [sys.executable, "-m", "dialog_assets.cli", "sandbox", "--json", *arguments]
     if state is not None:
         command += ["--state", str(state)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True, env=_without_secrets()
+    )
     try:
         yield SandboxProcess(process)
     finally:
@@ -87,8 +97,11 @@ def sandbox_process(*arguments: str, state: Path | None = None) -> Iterator[Sand
 
 @contextmanager
 def pointed_at(sandbox: SandboxProcess) -> Iterator[None]:
-    """This process's environment points at the sandbox."""
-    before = {name: os.environ.get(name) for name in sandbox.environment}
+    """This process's environment points at the sandbox, and at no proxy: loopback is not reached through one."""
+    proxies = [name for name in os.environ if name.lower() in _PROXIES]
+    before = {name: os.environ.get(name) for name in (*proxies, *sandbox.environment)}
+    for name in proxies:
+        del os.environ[name]
     os.environ.update(sandbox.environment)
     try:
         yield
@@ -98,3 +111,7 @@ def pointed_at(sandbox: SandboxProcess) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _without_secrets() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name)}

@@ -398,6 +398,7 @@ class Sandbox:
                 "ANTHROPIC_BASE_URL": f"{web['llm']}/anthropic",
                 "DEEPSEEK_API_KEY": DEEPSEEK_API_KEY,
                 "DEEPSEEK_BASE_URL": f"{web['llm']}/deepseek",
+                "NO_PROXY": f"{self._host},localhost",
             }
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from dialog_assets.cli.doctor import archive, bitrix24, database, models, trust, voicekit
+from dialog_assets.cli.doctor import archive, bitrix24, database, folders, models, trust, voicekit
 from dialog_assets.cli.doctor.examination import Check, Context, Finding, examine_all
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
@@ -34,6 +34,7 @@ async def examine(portals: Sequence[Portal], mistakes: Sequence[str] = ()) -> li
 def checks(context: Context) -> list[Check]:
     """Every check, in the order in which its findings are shown."""
     return [
+        *folders.checks(context),
         *(database.checks(context) if context.pool is not None else ()),
         *trust.checks(context),
         *bitrix24.checks(context),
