@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -137,8 +138,10 @@ def _last_used(folder: Path) -> float:
 
 
 def _unusable(folder: Path, error: OSError) -> FolderUnusable:
-    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-    reason = f"{'it' if file == folder else file} is a file" if file else error.strerror or type(error).__name__
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), folder)
+        reason = f"{'it' if file == folder else file} is a file"
     return FolderUnusable(
         f"The data folder {folder} cannot be made ({reason}): set DIALOG_ASSETS_DATA to another folder."
     )

@@ -77,3 +77,19 @@ def test_a_full_disk_is_told_from_other_trouble(tmp_path: Path) -> None:
             raise OSError(number, os.strerror(number))
     with pytest.raises(PermissionError), room_in(tmp_path / "1"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_only_folders_of_recordings_are_swept(passing: Path) -> None:
+    """Whatever else is in the passing folder, or looks like a folder of recordings, stays; an earlier version's goes."""
+    with work_folder() as own:
+        root = own.parent
+    kept = [root / name for name in ("1f3d5a7b9c", "python_PostgresServer", "recordings", "0-notes.d")]
+    swept = [root / name for name in ("recordings-abc_12xy", "4711-abc_12xy")]
+    for folder in (*kept, *swept):
+        folder.mkdir(mode=0o700)
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (root / "recordings-link0000").symlink_to(outside)
+    with work_folder():
+        assert [folder for folder in (*kept, *swept) if folder.exists()] == kept
+        assert outside.exists()

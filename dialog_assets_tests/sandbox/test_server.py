@@ -90,6 +90,7 @@ def test_everything_is_up(tmp_path: Path) -> None:
                 "AWS_ACCESS_KEY_ID",
                 "AWS_SECRET_ACCESS_KEY",
                 "AWS_DEFAULT_REGION",
+                "NO_PROXY",
                 *(
                     f"{vendor}_{what}"
                     for vendor in ("OPENAI", "ANTHROPIC", "DEEPSEEK")
