@@ -14,20 +14,18 @@ import av
 from av.error import FFmpegError
 
 from dialog_assets.audio.probe import decoded, open_recording, refusal
-from dialog_assets.audio.values import SAMPLE_RATES, Encoding, Form, Prepared
+from dialog_assets.audio.values import Encoding, Form, Prepared
 
 __all__ = ["Encoding", "Prepared", "prepare"]
 
-TRANSCODED_RATE = 16000
-
-_COPIED: dict[str, tuple[Encoding, str]] = {
-    "mp3": ("mp3", "mp3"),
-    "pcm_s16le": ("pcm_s16le", "s16le"),
-    "pcm_alaw": ("pcm_alaw", "alaw"),
-    "pcm_mulaw": ("pcm_mulaw", "mulaw"),
-    "aac": ("aac_adts", "adts"),
+_WITHOUT_CONTAINER: dict[Encoding, str] = {
+    "mp3": "mp3",
+    "pcm_s16le": "s16le",
+    "pcm_alaw": "alaw",
+    "pcm_mulaw": "mulaw",
+    "aac_adts": "adts",
 }
-"""Codec → the recogniser's name for it, and FFmpeg's name of the format without a container around it."""
+"""FFmpeg's names of the formats."""
 
 _DISK = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 
@@ -36,18 +34,18 @@ def prepare(path: Path, form: Form, target: Path) -> Prepared:
     """Give the recording in a form that a recogniser takes, writing `target` only if it has to differ. It blocks.
 
     MP3 and ADTS files go as they are; a known codec in another container is copied out of it without loss; anything else
-    (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM. Raises AudioError; OSError where
+    (Opus, FLAC, an odd sample rate, more than two channels) becomes 16-bit PCM of 16 kHz at most, whose size
+    `form.prepared_bytes` tells beforehand. Raises AudioError; OSError where
     the target cannot be written.
     """
     if form.taken_as_it_is:
         return Prepared(path, form.taken_as_it_is, form.sample_rate, form.channels)
-    copied = _COPIED.get(form.codec) if form.fits else None
+    copied = form.copied
     try:
         if copied:
-            _copy(path, target, copied[1])
-            return Prepared(target, copied[0], form.sample_rate, form.channels)
-        rate = form.sample_rate if form.sample_rate in SAMPLE_RATES else TRANSCODED_RATE
-        channels = min(form.channels, 2)
+            _copy(path, target, _WITHOUT_CONTAINER[copied])
+            return Prepared(target, copied, form.sample_rate, form.channels)
+        rate, channels = form.decoded_rate, form.decoded_channels
         _transcode(path, target, rate, channels)
         return Prepared(target, "pcm_s16le", rate, channels)
     except FFmpegError as error:
@@ -57,7 +55,7 @@ def prepare(path: Path, form: Form, target: Path) -> Prepared:
 
 
 def _copy(source: Path, target: Path, form: str) -> None:
-    with source.open("rb") as file, open_recording(file) as reading, av.open(target, "w", format=form) as writing:
+    with open_recording(source) as reading, av.open(target, "w", format=form) as writing:
         stream = reading.streams.audio[0]
         copy = writing.add_stream_from_template(stream)
         for packet in reading.demux(stream):
@@ -68,7 +66,7 @@ def _copy(source: Path, target: Path, form: str) -> None:
 
 def _transcode(source: Path, target: Path, rate: int, channels: int) -> None:
     resampler = av.AudioResampler("s16", "stereo" if channels == 2 else "mono", rate)
-    with source.open("rb") as file, open_recording(file) as reading, target.open("wb") as writing:
+    with open_recording(source) as reading, target.open("wb") as writing:
 
         def write(frame: av.AudioFrame | None) -> None:
             for plain in resampler.resample(frame):

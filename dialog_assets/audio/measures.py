@@ -49,6 +49,7 @@ class Meter:
     """Measures a recording: `feed` it all samples as they are, `hear` the same at 8000 Hz, then take `measures`."""
 
     def __init__(self, channels: int) -> None:
+        self.channels = channels
         self._samples = 0
         self._peaks = np.zeros(channels, np.int64)
         self._clipped = np.zeros(channels, np.int64)

@@ -6,14 +6,19 @@ sound be measured on the way. Not here: the measuring (measures), conversion, li
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.error import FFmpegError
 
@@ -46,9 +51,21 @@ _OPTIONS = {"format_whitelist": CONTAINERS, "codec_whitelist": DECODERS}
 _DECODERS = frozenset(DECODERS.split(","))
 _STATED_FOR_THE_WHOLE = frozenset({"asf", "flv", "matroska,webm"})
 """Formats that state a length, and not of each stream."""
+_CHANNELS = 8
+_RATES = (2000, 384_000)
+_BELIEVED_BYTES = 500_000_000
+_BELIEVED_S = 24 * 3600
+"""A promise of more is what a writer puts in that does not know the size: no recording of a call has it."""
+_BEGINNINGS = (
+    *(b"RIFF", b"RF64", b"riff", b"OggS", b"fLaC", b"#!AMR", b"FORM", b".snd", b"caff", b"\x1aE\xdf\xa3", b"0&\xb2u"),
+)
+"""WAV and its longer kinds, Ogg, FLAC, AMR, AIFF, AU, CAF; Matroska and WebM; WMA."""
+_ID3_HEADER, _ID3V1 = 10, 128
 _TAG_LENGTH = 1000
 _TAGS = 100
 _XING_FRAME = 1500
+_BIT_RATE = 200_000_000
+"""Above what any recording has: 8 channels of 64 bits at 384 kHz."""
 
 
 @dataclass(slots=True)
@@ -72,7 +89,7 @@ def probe(path: Path) -> AudioProbe:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         head = file.read(12)
-    with path.open("rb") as file, open_recording(file) as container:
+    with open_recording(path) as container:
         header = _header(container, size)
         stream = container.streams.audio[0]
         promised_s = _promised_s(container)
@@ -81,17 +98,23 @@ def probe(path: Path) -> AudioProbe:
             raise AudioError("empty", f"{header.container} without audio data")
         if not found.meter or found.bad_packets > DAMAGED_SHARE * found.packets:
             raise AudioError("damaged", f"{found.bad_packets} of {found.packets} packets are undecodable")
-        duration_s = found.samples / stream.codec_context.sample_rate
+        rate = stream.codec_context.sample_rate
+        _check_form(found.meter.channels, rate)
+        duration_s = found.samples / rate
         if not _length_is_stated(header.container, path, found.begins_at):
             promised_s = 0.0
-        promised_s = max(promised_s, duration_s * _riff_promises(head) / size)
+        if not _believed(promised_s, duration_s, size):
+            promised_s = 0.0
+        in_riff_s = duration_s * _riff_promises(head) / size
+        if _believed(in_riff_s, duration_s, size):
+            promised_s = max(promised_s, in_riff_s)
         missing_s = promised_s - duration_s if _ends_early(promised_s, duration_s) else 0.0
         return AudioProbe(
             container=header.container,
             codec=header.codec,
             sample_rate=header.sample_rate,
             channels=header.channels,
-            bit_rate=header.bit_rate or round(size * 8 / duration_s),
+            bit_rate=_bit_rate(header.bit_rate, size * 8 / duration_s),
             stated_duration_s=header.stated_duration_s,
             duration_s=round(duration_s, 6),
             bytes=size,
@@ -104,26 +127,59 @@ def probe(path: Path) -> AudioProbe:
 def probe_header(path: Path) -> Header:
     """What `ffprobe` tells of the file, without decoding it: about a millisecond. Raises AudioError, OSError."""
     size = _size(path)
-    with path.open("rb") as file, open_recording(file) as container:
+    with open_recording(path) as container:
         return _header(container, size)
 
 
-def open_recording(file: BinaryIO) -> InputContainer:
+@contextmanager
+def open_recording(path: Path) -> Iterator[InputContainer]:
     """The file as FFmpeg reads it, whatever its name ends in; it has an audio stream with a known codec. Raises AudioError."""
-    try:
-        container = av.open(file, "r", metadata_errors="replace", container_options=_OPTIONS)
-    except FFmpegError as error:
-        raise refusal(error, "not_audio") from None
-    try:
-        if not container.streams.audio:
-            raise AudioError("no_audio_stream", container.format.name)
-        codec = container.streams.audio[0].codec_context.codec
-        if codec.name not in _DECODERS:
-            raise AudioError("not_audio", f"codec {codec.canonical_name} is not read")
-    except BaseException:
-        container.close()
-        raise
-    return container
+    with _File(io.FileIO(path)) as file:
+        try:
+            container = av.open(file, "r", metadata_errors="replace", container_options=_OPTIONS)
+        except FFmpegError as error:
+            raise refusal(error, _unreadable(file)) from None
+        with container:
+            if not container.streams.audio:
+                raise AudioError("no_audio_stream", container.format.name)
+            context: av.AudioCodecContext | None = container.streams.audio[0].codec_context
+            if context is None:
+                raise AudioError("not_audio", "an unknown codec")
+            if context.codec.name not in _DECODERS:
+                raise AudioError("not_audio", f"codec {context.codec.canonical_name} is not read")
+            _check_form(context.channels, context.sample_rate)
+            yield container
+
+
+class _File(io.BufferedReader):
+    """A place before the file's beginning, to which a wrong size sends FFmpeg, is its error and not the system's."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
+
+
+def _unreadable(file: BinaryIO) -> Reason:
+    """What a file is that FFmpeg does not open: a known format that is broken, a tag with nothing behind it, or no audio."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head.startswith(b"ID3"):
+        tag = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+        return "empty" if size <= _ID3_HEADER + tag + _ID3V1 else "damaged"
+    return "damaged" if head.startswith(_BEGINNINGS) or head[4:8] == b"ftyp" else "not_audio"
+
+
+def _check_form(channels: int, rate: int) -> None:
+    """Refuse what no recording of a call has, and the libraries cannot hold. 0 is what a header does not say."""
+    if channels > _CHANNELS:
+        raise AudioError("too_many_channels", f"{channels}, at most {_CHANNELS} are read")
+    if rate and not _RATES[0] <= rate <= _RATES[1]:
+        raise AudioError("impossible_rate", f"{rate} Hz")
 
 
 def refusal(error: FFmpegError, reason: Reason) -> AudioError:
@@ -172,8 +228,8 @@ def decoded(container: InputContainer) -> Iterator[tuple[av.Packet[av.AudioStrea
 
 
 def _decode(container: InputContainer) -> _Decoded:
-    plainly = av.AudioResampler(format="s16p")
-    at_telephone_rate = av.AudioResampler(format="s16p", rate=RATE)
+    plainly = av.AudioResampler(format="s16")
+    at_telephone_rate = av.AudioResampler(format="s16", rate=RATE)
     found = _Decoded()
     first_form: tuple[int, int] | None = None
     try:
@@ -185,21 +241,38 @@ def _decode(container: InputContainer) -> _Decoded:
             for frame in frames or ():
                 found.samples += frame.samples
                 form = frame.layout.nb_channels, frame.sample_rate
+                _check_form(*form)
                 first_form = first_form or form
                 if form != first_form:
                     raise AudioError("damaged", "its channels or sample rate change midway")
                 found.meter = found.meter or Meter(form[0])
                 for plain in plainly.resample(frame):
-                    samples = np.asarray(plain.to_ndarray(), np.int16)
+                    samples = _samples(plain)
                     found.meter.feed(samples)
                     if form[1] == RATE:
                         found.meter.hear(samples)
                 if form[1] != RATE:
                     for telephone in at_telephone_rate.resample(frame):
-                        found.meter.hear(np.asarray(telephone.to_ndarray(), np.int16))
+                        found.meter.hear(_samples(telephone))
     except FFmpegError as error:
         raise refusal(error, "damaged") from None
     return found
+
+
+def _samples(frame: av.AudioFrame) -> npt.NDArray[np.int16]:
+    """Samples (channels, n) of a packed frame: PyAV falls over the planes of eight channels and more."""
+    packed = np.asarray(frame.to_ndarray(), np.int16)
+    return np.ascontiguousarray(packed.reshape(-1, frame.layout.nb_channels).T)
+
+
+def _bit_rate(stated: int, found: float) -> int:
+    """The header's bit rate, unless it is none or cannot be true."""
+    return stated if 0 < stated <= _BIT_RATE else min(round(found), _BIT_RATE)
+
+
+def _believed(promised_s: float, found_s: float, size: int) -> bool:
+    """Whether a header's length may be true: else it is no promise, whatever the writer has put in its place."""
+    return promised_s <= _BELIEVED_S and promised_s / found_s * size <= _BELIEVED_BYTES
 
 
 def _promised_s(container: InputContainer) -> float:

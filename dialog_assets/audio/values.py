@@ -21,7 +21,22 @@ Encoding = Literal["mp3", "pcm_s16le", "pcm_alaw", "pcm_mulaw", "aac_adts"]
 SAMPLE_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000})
 """What a recogniser takes, Hz (facts/voicekit.md 1.4)."""
 
+TRANSCODED_RATE = 16000
+"""Of what has to be decoded for a recogniser and has another rate, or a higher one: speech has nothing above."""
+
 _AS_IS: dict[tuple[str, str], Encoding] = {("mp3", "mp3"): "mp3", ("aac", "aac"): "aac_adts"}
+
+
+_COPIED: dict[str, Encoding] = {
+    "mp3": "mp3",
+    "pcm_s16le": "pcm_s16le",
+    "pcm_alaw": "pcm_alaw",
+    "pcm_mulaw": "pcm_mulaw",
+    "aac": "aac_adts",
+}
+"""Codecs whose packets a recogniser takes without the container around them."""
+
+_MARGIN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,33 @@ class Form:
     def taken_as_it_is(self) -> Encoding | None:
         """How a recogniser is told of a file that it takes without a change; None for one that has to be converted."""
         return _AS_IS.get((self.container, self.codec)) if self.fits else None
+
+    @property
+    def copied(self) -> Encoding | None:
+        """How a recogniser is told of the recording's packets without their container; None where it has to be decoded."""
+        return _COPIED.get(self.codec) if self.fits else None
+
+    @property
+    def decoded_rate(self) -> int:
+        """The sample rate of the recording once it is decoded for a recogniser."""
+        return (
+            self.sample_rate
+            if self.sample_rate in SAMPLE_RATES and self.sample_rate < TRANSCODED_RATE
+            else TRANSCODED_RATE
+        )
+
+    @property
+    def decoded_channels(self) -> int:
+        """The channels of the recording once it is decoded for a recogniser."""
+        return min(self.channels, 2)
+
+    def prepared_bytes(self, size: int, duration_s: float) -> int:
+        """What the conversion of a recording of `size` bytes and `duration_s` seconds takes on the disk, at most."""
+        if self.taken_as_it_is:
+            return 0
+        if self.copied:
+            return size + _MARGIN_BYTES  # ADTS has a header a packet
+        return round(duration_s * self.decoded_rate) * self.decoded_channels * 2 + _MARGIN_BYTES
 
 
 @dataclass(frozen=True, slots=True)

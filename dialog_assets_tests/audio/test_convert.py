@@ -84,3 +84,27 @@ def test_a_packet_that_does_not_decode_is_left_out(tmp_path: Path) -> None:
     assert found.duration_s == pytest.approx(9.98, abs=0.02)
     prepared = prepare(path, form_of(found), tmp_path / "out")
     assert prepared.path.stat().st_size == pytest.approx(2 * found.duration_s * prepared.sample_rate, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "peaks"),
+    [
+        ("a.ogg", "libopus", 48000, [0.5, 0.4]),
+        ("a.flac", "flac", 44100, [0.5]),
+        ("odd.wav", "pcm_s16le", 9000, [0.5, 0.4]),
+        ("a.wav", "pcm_s16le", 48000, [0.5, 0.4]),
+        ("a.m4a", "aac", 16000, [0.5]),
+        ("a.mkv", "mp3", 8000, [0.5]),
+        ("a.mp3", "mp3", 8000, [0.5]),
+    ],
+)
+def test_a_conversion_takes_no_more_than_is_told_beforehand(
+    tmp_path: Path, name: str, codec: str, rate: int, peaks: list[float]
+) -> None:
+    """What is decoded has 16 kHz at most, and its size follows from the length."""
+    path = write_audio(tmp_path / name, peaks, 10, codec=codec, rate=rate)
+    found = probe(path)
+    told = form_of(found).prepared_bytes(found.bytes, found.duration_s)
+    prepared = prepare(path, form_of(found), tmp_path / "out")
+    written = prepared.path.stat().st_size if prepared.path != path else 0
+    assert written <= told <= max(10 * 16000 * 2 * len(peaks), found.bytes) + (1 << 20)

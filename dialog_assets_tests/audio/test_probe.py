@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
+from dialog_assets.audio.convert import prepare
 from dialog_assets.audio.errors import AudioError, Reason
 from dialog_assets.audio.gate import gate
 from dialog_assets.audio.probe import DECODERS, probe, probe_header
 from dialog_assets_tests.audio import ffprobe_values, odd_files
-from dialog_assets_tests.audio.files import SHARED, write_audio
+from dialog_assets_tests.audio.files import SHARED, form_of, write_audio
 
 VENDOR_FILES = sorted(ffprobe_values.shared_files().values())
 LONG = {"mp3_one_hour.mp3"}
@@ -207,6 +211,98 @@ def test_a_size_field_that_is_a_little_wrong(tmp_path: Path, more: int | None) -
     data[4:8] = told.to_bytes(4, "little")
     path.write_bytes(data)
     assert (probe(path).duration_s, probe(path).measures.missing_s) == (10, 0)
+
+
+CANNOT_BE = [0x1DFFFFFF, 0x40000000, 0x7FFF0000, 0x7FFFF000, 0x7FFFFFDB, 0x7FFFFFFF, 0x80000000, 0xFFFFFFDB, 0xFFFFFFFE]
+
+
+@pytest.mark.parametrize("size", CANNOT_BE, ids=hex)
+@pytest.mark.parametrize("kind", ["wav", "wav_data_alone", "wav_riff_alone", "rf64", "au", "aiff"])
+def test_a_size_that_cannot_be_true_is_no_promise(tmp_path: Path, kind: str, size: int) -> None:
+    """A recorder that writes through a pipe puts anything where it does not know the size; the recording is whole."""
+    sound = write_audio(tmp_path / "a.wav", [0.5], 2, codec="pcm_s16le").read_bytes()[-32_000:]
+    whole = 36 + len(sound)
+    fmt = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    wide = size << 8
+    files = {
+        "wav": b"RIFF" + struct.pack("<I", min(size + 36, 2**32 - 1)) + b"WAVE" + fmt + b"data" + struct.pack("<I", size),
+        "wav_data_alone": b"RIFF" + struct.pack("<I", whole) + b"WAVE" + fmt + b"data" + struct.pack("<I", size),
+        "wav_riff_alone": b"RIFF" + struct.pack("<I", size) + b"WAVE" + fmt + b"data" + struct.pack("<I", len(sound)),
+        "rf64": b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<IQQQI", 28, wide, wide, wide // 2, 0) + fmt + b"data" + b"\xff" * 4,
+        "au": b".snd" + struct.pack(">IIIII", 24, min(size, 2**31 - 1), 3, 8000, 1),
+        "aiff": b"FORM" + struct.pack(">I", min(size, 2**31 - 1)) + b"AIFFCOMM"
+        + struct.pack(">IhIh", 18, 1, min(size, 2**31 - 1), 16) + bytes.fromhex("400bfa00000000000000")
+        + b"SSND" + struct.pack(">III", min(size, 2**31 - 9), 0, 0),
+    }  # fmt: skip
+    path = tmp_path / "call"
+    path.write_bytes(files[kind] + sound)
+    found = probe(path)
+    assert (found.duration_s, found.measures.missing_s) == (2, 0)
+    assert "truncated" not in gate(found).marks
+
+
+@pytest.mark.parametrize("channels", [9, 12, 16, 64, 255])
+def test_more_channels_than_can_be_read(tmp_path: Path, channels: int) -> None:
+    """FFmpeg's planes end at eight, and PyAV falls over more of them."""
+    (tmp_path / "call.wav").write_bytes(odd_files.wave(bytes(range(256)) * 200, channels=channels))
+    assert refused(tmp_path / "call.wav") == "too_many_channels"
+
+
+@pytest.mark.parametrize("channels", [3, 5, 7, 8])
+def test_a_few_more_channels_are_read(tmp_path: Path, channels: int) -> None:
+    """A recorder's many tracks are measured one by one, and become two for a recogniser."""
+    silent = np.zeros((8000, channels), "<i2")
+    silent[:, channels - 1] = 16384
+    (tmp_path / "call.wav").write_bytes(odd_files.wave(silent.tobytes(), channels=channels))
+    found = probe(tmp_path / "call.wav")
+    assert found.peak_dbfs == (-120.0,) * (channels - 1) + (-6.02,)
+    assert prepare(tmp_path / "call.wav", form_of(found), tmp_path / "out").channels == 2
+
+
+@pytest.mark.parametrize("rate", [1, 100, 768_000, 2**31 - 1])
+def test_a_rate_that_no_recording_has(tmp_path: Path, rate: int) -> None:
+    """64 kB at 1 Hz would become a gigabyte for the recogniser; a rate above 32 bits of samples takes all memory."""
+    form = struct.pack("<IHHIIHH", 16, 1, 2, rate, min(rate * 4, 2**32 - 1), 4, 16)
+    (tmp_path / "call.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt " + form + b"data\0\0\0\0" + bytes(64_000))
+    assert refused(tmp_path / "call.wav") == "impossible_rate"
+
+
+@pytest.mark.parametrize("stated", [0, 1, 2**28, 2**31 - 1, 2**31, 2**32 - 1], ids=hex)
+@pytest.mark.parametrize("name", ["adpcm.wav", "adpcm_ms.wav", "mp3_in_wav.wav"])
+def test_a_byte_rate_that_cannot_be(odd: dict[str, Path], tmp_path: Path, name: str, stated: int) -> None:
+    """The bit rate that is kept fits its column; what the file holds tells it better than such a header."""
+    data = bytearray(odd[name].read_bytes())
+    struct.pack_into("<I", data, data.index(b"fmt ") + 16, stated)
+    (tmp_path / name).write_bytes(data)
+    assert 0 < probe(tmp_path / name).bit_rate < 200_000_001
+
+
+@pytest.mark.parametrize("size", [2**63 - 1, 2**63 + 500, 2**64 - 16], ids=hex)
+@pytest.mark.parametrize(("name", "order"), [("pcm.caf", ">"), ("pcm.w64", "<")])
+def test_long_sizes_with_the_high_bit(odd: dict[str, Path], tmp_path: Path, name: str, order: str, size: int) -> None:
+    """A signed size leads before the file's beginning: the recording is read or refused, never a system error."""
+    data = odd[name].read_bytes()
+    for at in range(0, data.index(b"data") + 24, 4):
+        broken = bytearray(data)
+        struct.pack_into(f"{order}Q", broken, at, size)
+        (tmp_path / name).write_bytes(broken)
+        with suppress(AudioError):
+            assert probe(tmp_path / name).duration_s > 0
+
+
+@pytest.mark.parametrize("after", [b"", b"TAG" + bytes(125)], ids=["v2", "v2_and_v1"])
+def test_a_tag_without_sound_is_empty(tmp_path: Path, after: bytes) -> None:
+    """An MP3 whose recorder wrote who called whom, and then nothing."""
+    (tmp_path / "call.mp3").write_bytes(odd_files.id3(TIT2="Звонок") + after)
+    assert refused(tmp_path / "call.mp3") == "empty"
+
+
+@pytest.mark.parametrize("front", [b"\xef\xbb\xbf", b"\xff\xfe", bytes(600), b"\xff" * 300, b"\r\n", b"<", b"{", None])
+def test_what_stands_before_the_first_frame_is_passed_over(tmp_path: Path, front: bytes | None) -> None:
+    """A BOM, zeros, a run of ones, a newline, or the second half of a frame."""
+    whole = odd_files.WORLD.read_bytes()
+    (tmp_path / "call.mp3").write_bytes(whole[1000:] if front is None else front + whole)
+    assert probe(tmp_path / "call.mp3").duration_s == pytest.approx(probe(odd_files.WORLD).duration_s, abs=0.6)
 
 
 def test_garbage_inside_is_damage(tmp_path: Path) -> None:
