@@ -21,7 +21,8 @@ import psycopg
 
 from dialog_assets.errors import DialogAssetsError, first_of
 from dialog_assets.store import call_steps, ledger
-from dialog_assets.store.pool import Connection, Pool
+from dialog_assets.store.errors import LockLost
+from dialog_assets.store.pool import Connection, Patience, Pool
 
 log = logging.getLogger("dialog_assets")
 
@@ -155,7 +156,7 @@ class Work(Generic[I]):
             task.cancel()
 
     async def _commit(self, item: I, outcome: Outcome) -> None:
-        async with self.pool.connection() as connection:
+        async def write(connection: Connection) -> None:
             if outcome.save is not None:
                 await outcome.save(connection)
             if outcome.paid:
@@ -173,10 +174,18 @@ class Work(Generic[I]):
                 next_try=outcome.next_try,
             )
 
+        await self.pool.transact(write)
+
     async def _outcome(self, item: I) -> Outcome:
+        patience = Patience()
         try:
-            return await self.handle(item)
-        except (StepStopped, psycopg.Error):
+            while True:
+                try:
+                    return await self.handle(item)
+                except psycopg.Error as error:
+                    # What was paid for so far is in the ledger: the item goes on from there.
+                    await patience.wait(error)
+        except (StepStopped, LockLost, psycopg.Error):
             raise
         except Exception as error:  # noqa: BLE001 - one bad call never stops a day, not even by a fault of ours
             # The error's own text may hold people's data, so only its type and place are kept.

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from dialog_assets.store import ledger, users
+from dialog_assets.store import pool as pool_module
 from dialog_assets.store.pool import Connection, Pool
 from dialog_assets.worklist import GRACE_S, Item, Outcome, StepStopped, Work
 from dialog_assets_tests.store.rows import MONDAY, PORTAL, all_rows, call, day, one, put_calls, step, with_pool
@@ -449,8 +450,9 @@ def test_what_does_not_end_within_the_grace_is_cancelled(database: str) -> None:
     assert max(seen.started) == 5
 
 
-def test_the_stop_is_shown_and_not_what_it_led_to(database: str) -> None:
+def test_the_stop_is_shown_and_not_what_it_led_to(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When several items fall in one moment, the sentence for people wins."""
+    monkeypatch.setattr(pool_module, "PATIENCE_S", 1.0)
 
     async def run(pool: Pool) -> None:
         together = asyncio.Event()
@@ -514,8 +516,9 @@ def test_a_fault_of_ours_fails_its_item_without_its_text(database: str, caplog: 
     assert "call 2 failed: internal_error (ValueError at test_worklist.py:" in caplog.text
 
 
-def test_a_lost_database_ends_the_step(database: str) -> None:
+def test_a_lost_database_ends_the_step(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the database nothing can be recorded, so its errors are nobody's item's fault."""
+    monkeypatch.setattr(pool_module, "PATIENCE_S", 1.0)
 
     async def run(pool: Pool) -> None:
         async def handle(one_item: Item) -> Outcome:

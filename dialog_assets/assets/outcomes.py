@@ -24,6 +24,7 @@ from dialog_assets.speech.errors import (
     RecogniserUnavailable,
     RecordingRejected,
 )
+from dialog_assets.store.errors import DatabaseUnreachable, LockLost
 from dialog_assets.worklist import Outcome, StepStopped
 
 STOPS = (
@@ -33,8 +34,10 @@ STOPS = (
     LLMRefused,
     NoRoomForRecordings,
     WorkersUnavailable,
+    DatabaseUnreachable,
+    LockLost,
 )
-"""One broken key, a full disk, a broken installation: it would befall every other item too."""
+"""One broken key, a full disk, a broken installation, a lost database: it would befall every other item too."""
 
 OUTAGES: dict[type[DialogAssetsError], str] = {
     Bitrix24LimitError: "portal_limit",

@@ -22,8 +22,7 @@ class PortalLedger:
 
     async def find(self, key: str) -> Answer | None:
         """An answer already paid for and not settled yet."""
-        async with self._pool.connection() as connection:
-            row = await ledger.find(connection, self._portal.portal, key)
+        row = await self._pool.transact(lambda connection: ledger.find(connection, self._portal.portal, key))
         if row is None or row["state"] != "answered":
             return None
         kept = json.loads(row["answer"])
@@ -40,29 +39,24 @@ class PortalLedger:
     async def ask(self, key: str, request_info: Asked) -> None:
         """Write down the intent."""
         subject = request_info.subject
-        async with self._pool.connection() as connection:
-            await ledger.ask(
-                connection,
-                self._portal.portal,
-                key,
-                {
-                    "vendor": request_info.vendor,
-                    "model": request_info.model,
-                    "step": subject.step,
-                    "day": self._day,
-                    "call_id": subject.call_id,
-                    "entity_type": subject.entity_type,
-                    "entity_id": subject.entity_id,
-                    "prompt": request_info.prompt,
-                    "prompt_version": request_info.prompt_version,
-                    "rub_rate": self._portal.llm.rub_per_usd,
-                },
-            )
+        row = {
+            "vendor": request_info.vendor,
+            "model": request_info.model,
+            "step": subject.step,
+            "day": self._day,
+            "call_id": subject.call_id,
+            "entity_type": subject.entity_type,
+            "entity_id": subject.entity_id,
+            "prompt": request_info.prompt,
+            "prompt_version": request_info.prompt_version,
+            "rub_rate": self._portal.llm.rub_per_usd,
+        }
+        await self._pool.transact(lambda connection: ledger.ask(connection, self._portal.portal, key, row))
 
     async def answered(self, key: str, answer: Answer) -> None:
-        """Keep the answer."""
-        async with self._pool.connection() as connection:
-            await ledger.answered(
+        """Keep the answer: in memory until it can be written."""
+        await self._pool.transact(
+            lambda connection: ledger.answered(
                 connection,
                 self._portal.portal,
                 key,
@@ -74,8 +68,8 @@ class PortalLedger:
                 usage=asdict(answer.usage),
                 latency_ms=answer.latency_ms,
             )
+        )
 
     async def failed(self, key: str, reason: str) -> None:
         """Note that the last try brought nothing."""
-        async with self._pool.connection() as connection:
-            await ledger.failed(connection, self._portal.portal, key, reason)
+        await self._pool.transact(lambda connection: ledger.failed(connection, self._portal.portal, key, reason))

@@ -6,15 +6,16 @@ of the recogniser, and when (transcripts.py).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from dialog_assets.assets.steps import StepRun
 from dialog_assets.speech.port import Label
 from dialog_assets.speech.prices import recognition_cost
 from dialog_assets.store import ledger
-from dialog_assets.store.pool import Row
+from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.recogniser_slots import UNCLEAR, Slots
 
 Way = Literal["deferred", "immediate"]
@@ -27,6 +28,22 @@ KEPT_FOR = timedelta(days=5)
 
 LOST = ("vanished", "timed_out")
 UNCLEAR_ANSWER = "unclear"
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _transaction(
+    method: Callable[Concatenate[Purchase, Connection, P], Awaitable[T]],
+) -> Callable[Concatenate[Purchase, P], Coroutine[Any, Any, T]]:
+    """The method is one transaction of the run, done again where a passing fault of Postgres has undone it."""
+
+    async def whole(self: Purchase, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run.pool.transact(lambda connection: method(self, connection, *args, **kwargs))
+
+    whole.__doc__ = method.__doc__
+    return whole
 
 
 class Purchase:
@@ -68,10 +85,10 @@ class Purchase:
         group = f"{self._portal}-{self._call_id}"
         return Label(f"{group}-{row['id']}-{row['attempts']}", group)
 
-    async def open(self) -> Row | None:
+    @_transaction
+    async def open(self, connection: Connection) -> Row | None:
         """The row that is not closed, of either way."""
-        async with self._run.pool.connection() as connection:
-            return await ledger.find(connection, self._portal, self.key)
+        return await ledger.find(connection, self._portal, self.key)
 
     def take_over(self, row: Row) -> None:
         """Go on with an earlier run's purchase, at its price."""
@@ -86,9 +103,9 @@ class Purchase:
         """How often it was asked for at once, and no answer came."""
         return await self._closed((UNCLEAR_ANSWER,))
 
-    async def _closed(self, failures: tuple[str, ...]) -> int:
-        async with self._run.pool.connection() as connection:
-            return await ledger.closed(connection, self._portal, self.key, failures)
+    @_transaction
+    async def _closed(self, connection: Connection, failures: tuple[str, ...]) -> int:
+        return await ledger.closed(connection, self._portal, self.key, failures)
 
     async def take_slot(self, until: float) -> bool:
         """Wait for one of the account's streams until the event loop's time `until`."""
@@ -98,86 +115,86 @@ class Purchase:
         """Tell the others that it is looked after."""
         await self._slots.keep(self.key)
 
-    async def free_slot(self) -> None:
+    @_transaction
+    async def free_slot(self, connection: Connection) -> None:
         """Nothing of it is at the vendor."""
-        async with self._run.pool.connection() as connection:
-            await self._slots.free(connection, self.key)
+        await self._slots.free(connection, self.key)
 
     async def hold_unclear(self) -> None:
         """It may be at the vendor; the next run finds out."""
         await self._slots.keep(self.key, UNCLEAR)
 
-    async def ask(self) -> Row:
+    @_transaction
+    async def ask(self, connection: Connection) -> Row:
         """Write down the intent."""
         self._bill["cost"] = self._price
-        async with self._run.pool.connection() as connection:
-            asked = await ledger.ask(
-                connection,
-                self._portal,
-                self.key,
-                {
-                    "vendor": self._recogniser,
-                    "model": self.way,
-                    "step": "transcripts",
-                    "day": self._day,
-                    "call_id": self._call_id,
-                    "rub_rate": Decimal(1),
-                    "audio_seconds": self._bill["audio_seconds"],
-                },
-            )
-            return {**asked, "asked_at": datetime.now(UTC)}
+        asked = await ledger.ask(
+            connection,
+            self._portal,
+            self.key,
+            {
+                "vendor": self._recogniser,
+                "model": self.way,
+                "step": "transcripts",
+                "day": self._day,
+                "call_id": self._call_id,
+                "rub_rate": Decimal(1),
+                "audio_seconds": self._bill["audio_seconds"],
+            },
+        )
+        return {**asked, "asked_at": datetime.now(UTC)}
 
-    async def ask_again(self, row: Row) -> Row:
+    @_transaction
+    async def ask_again(self, connection: Connection, row: Row) -> Row:
         """Renew the intent of a run that ended: nothing had arrived."""
-        async with self._run.pool.connection() as connection:
-            await ledger.asked_again(connection, self._portal, self.key)
+        await ledger.asked_again(connection, self._portal, self.key)
         return {**row, "asked_at": datetime.now(UTC)}
 
-    async def accepted(self, operation: str) -> None:
+    @_transaction
+    async def accepted(self, connection: Connection, operation: str) -> None:
         """It is at the vendor: from here on the bill shows it, whatever becomes of the result."""
-        async with self._run.pool.connection() as connection:
-            await ledger.accepted(connection, self._portal, self.key, operation, **self._bill)
-            await self._slots.hold(connection, self.key, operation)
+        await ledger.accepted(connection, self._portal, self.key, operation, **self._bill)
+        await self._slots.hold(connection, self.key, operation)
 
-    async def resumed(self, operation: str) -> None:
+    @_transaction
+    async def resumed(self, connection: Connection, operation: str) -> None:
         """An earlier run's operation is looked after again."""
-        async with self._run.pool.connection() as connection:
-            await self._slots.hold(connection, self.key, operation)
+        await self._slots.hold(connection, self.key, operation)
 
-    async def answered(self, vendor_request_id: str, answer: str | None = None) -> None:
+    @_transaction
+    async def answered(self, connection: Connection, vendor_request_id: str, answer: str | None = None) -> None:
         """The answer is there, and the vendor has nothing more to do. `answer`: to be kept, where it cannot be had again."""
-        async with self._run.pool.connection() as connection:
-            await ledger.answered(
-                connection,
-                self._portal,
-                self.key,
-                vendor_request_id=vendor_request_id,
-                answer=answer,
-                **self._bill,
-            )
-            await self._slots.free(connection, self.key)
+        await ledger.answered(
+            connection,
+            self._portal,
+            self.key,
+            vendor_request_id=vendor_request_id,
+            answer=answer,
+            **self._bill,
+        )
+        await self._slots.free(connection, self.key)
 
-    async def failed(self, reason: str) -> None:
+    @_transaction
+    async def failed(self, connection: Connection, reason: str) -> None:
         """The try has ended without an answer, and costs nothing."""
-        async with self._run.pool.connection() as connection:
-            await ledger.failed(connection, self._portal, self.key, reason[:200])
-            await self._slots.free(connection, self.key)
+        await ledger.failed(connection, self._portal, self.key, reason[:200])
+        await self._slots.free(connection, self.key)
 
-    async def not_taken(self, reason: str) -> None:
+    @_transaction
+    async def not_taken(self, connection: Connection, reason: str) -> None:
         """The vendor has refused before it did anything; the slot stays, for the next try."""
-        async with self._run.pool.connection() as connection:
-            await ledger.not_taken(connection, self._portal, self.key, reason)
+        await ledger.not_taken(connection, self._portal, self.key, reason)
 
-    async def close(self, failure: str, *, at_vendor: bool = False) -> None:
+    @_transaction
+    async def close(self, connection: Connection, failure: str, *, at_vendor: bool = False) -> None:
         """Paid for, or perhaps, and nothing came of it. `at_vendor`: it may work on it for a while yet."""
-        async with self._run.pool.connection() as connection:
-            await ledger.close(connection, self._portal, self.key, failure, **self._bill)
-            if not at_vendor:
-                await self._slots.free(connection, self.key)
-
-    async def lose(self, operation: str) -> None:
-        """The vendor does not know the operation any more; its price stays on the bill."""
-        async with self._run.pool.connection() as connection:
-            await ledger.accepted(connection, self._portal, self.key, operation, **self._bill)
-            await ledger.lost(connection, self._portal, self.key, KEPT_FOR)
+        await ledger.close(connection, self._portal, self.key, failure, **self._bill)
+        if not at_vendor:
             await self._slots.free(connection, self.key)
+
+    @_transaction
+    async def lose(self, connection: Connection, operation: str) -> None:
+        """The vendor does not know the operation any more; its price stays on the bill."""
+        await ledger.accepted(connection, self._portal, self.key, operation, **self._bill)
+        await ledger.lost(connection, self._portal, self.key, KEPT_FOR)
+        await self._slots.free(connection, self.key)

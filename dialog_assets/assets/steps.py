@@ -22,7 +22,9 @@ from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import call_steps, rules
 from dialog_assets.store.call_steps import Pending
-from dialog_assets.store.pool import Pool, open_pool, step_lock
+from dialog_assets.store.faults import sentence
+from dialog_assets.store.leases import step_lock
+from dialog_assets.store.pool import Connection, Patience, Pool, open_pool
 from dialog_assets.worklist import Item, Outcome, Work
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -126,10 +128,11 @@ class StepRun:
 
     async def inherit(self) -> None:
         """Account for calls that the upstream step did not finish."""
-        async with self.pool.connection() as connection:
-            await call_steps.inherit(
+        await self.pool.transact(
+            lambda connection: call_steps.inherit(
                 connection, self.portal.portal, self.step, UPSTREAM[self.step][0], self.first, self.last
             )
+        )
 
     def pending(self) -> AsyncIterator[Pending]:
         """The calls that lack this step's result, oldest first."""
@@ -219,45 +222,21 @@ def run_step(
     Raises dg.Failure, not to be retried, with one sentence for what stops a step.
     """
     days = tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
-    findings = Findings()
 
-    async def run() -> tuple[dict[date, figures.Figures], list[dict[str, Any]]]:
-        async with (
-            open_pool(postgres.url, size=postgres.pool_size) as pool,
-            step_lock(postgres.url, portal.portal, step),
-        ):
-
-            async def day_done(day: date) -> None:
-                if len(days) == 1:
-                    return
-                async with pool.connection() as connection:
-                    found = await figures.read(connection, portal.portal, step, day, day)
-                context.log_event(
-                    dg.AssetMaterialization(
-                        context.asset_key, partition=day.isoformat(), metadata=found[day].metadata()
-                    )
-                )
-
-            async with pool.connection() as connection:
-                if portal.portal not in await rules.portals(connection):
-                    raise NoTables(f"There are no tables for {portal.portal}: run dialog-assets setup-portals.")
-            await core(StepRun(portal, step, days, pool, day_done, findings))
-            async with pool.connection() as connection:
-                final = await figures.read(connection, portal.portal, step, days[0], days[-1])
-                return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1])
+    def tell_day(day: date, found: figures.Figures) -> None:
+        context.log_event(
+            dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=found.metadata())
+        )
 
     try:
-        final, failures = asyncio.run(run())
+        final, failures, findings = asyncio.run(
+            _through_faults(context.run_id, portal, step, days, postgres, core, tell_day)
+        )
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except psycopg.Error as error:
-        # Postgres' own text quotes rows, and rows have people's data; of a DataError even the first line does.
-        quotes = error.sqlstate is None or isinstance(error, psycopg.DataError)
-        told = type(error).__name__ if quotes else error.diag.message_primary
-        raise dg.Failure(
-            description=f"{portal.portal}/{step}: Postgres: {told} (SQLSTATE {error.sqlstate}); see its log.",
-            allow_retries=False,
-        ) from None
+        # Postgres' own text quotes rows, and rows have people's data.
+        raise dg.Failure(description=f"{portal.portal}/{step}: {sentence(error)}.", allow_retries=False) from None
     for day, numbers in findings.numbers.items():
         final[day].numbers.update(numbers)
     if len(days) > 1:
@@ -294,3 +273,46 @@ def run_step(
             *findings.checks,
         ],
     )
+
+
+_Found = tuple[dict[date, figures.Figures], list[dict[str, Any]], Findings]
+
+
+async def _through_faults(run_id: str, *arguments: Any) -> _Found:
+    """The step, from its beginning where a passing fault of Postgres struck between its items: what is done stays done."""
+    patience = Patience()
+    while True:
+        try:
+            return await _work(run_id, *arguments)
+        except psycopg.Error as error:
+            await patience.wait(error)
+
+
+async def _work(
+    run_id: str,
+    portal: Portal,
+    step: str,
+    days: tuple[date, ...],
+    postgres: PostgresResource,
+    core: Core,
+    tell_day: Callable[[date, figures.Figures], None],
+) -> _Found:
+    """The step's core under its lease; how its days stand then, day by day, and what it found."""
+    findings = Findings()
+    async with open_pool(postgres.url, size=postgres.pool_size) as pool:
+        if portal.portal not in await pool.transact(rules.portals):
+            raise NoTables(f"There are no tables for {portal.portal}: run dialog-assets setup-portals.")
+
+        async def day_done(day: date) -> None:
+            if len(days) > 1:
+                found = await pool.transact(lambda connection: figures.read(connection, portal.portal, step, day, day))
+                tell_day(day, found[day])
+
+        async def read(connection: Connection) -> _Found:
+            final = await figures.read(connection, portal.portal, step, days[0], days[-1])
+            return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1]), findings
+
+        async with step_lock(postgres.url, portal.portal, step, run_id) as lease:
+            pool.lease = lease
+            await core(StepRun(portal, step, days, pool, day_done, findings))
+            return await pool.transact(read)

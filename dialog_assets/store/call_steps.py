@@ -102,37 +102,35 @@ async def pending(
     """The step's worklist over the days, oldest call first, `page` calls at a time so that memory stays flat."""
     after: tuple[date | str, datetime | str, int] = ("-infinity", "-infinity", 0)
     while True:
-        async with pool.connection() as connection:
-            cursor = await connection.execute(
-                """
-                SELECT c.call_id, c.day, c.started_at, up.output_key AS input_key
-                FROM calls c
-                JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
-                    AND up.step = %(upstream)s AND up.state = 'done' AND up.output_key <> 'none'
-                WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
-                    AND NOT EXISTS (
-                        SELECT FROM call_steps mine
-                        WHERE mine.portal = c.portal AND mine.call_id = c.call_id AND mine.step = %(step)s
-                            AND mine.input_key = up.output_key
-                            AND (mine.state IN ('done', 'skipped')
-                                OR (mine.state = 'failed' AND coalesce(mine.next_try, 'infinity') > now())
-                                OR (mine.state = 'waiting' AND mine.next_try > now())))
-                    AND (c.day, c.started_at, c.call_id) > (%(after_day)s::date, %(after_time)s::timestamptz, %(after_id)s)
-                ORDER BY c.day, c.started_at, c.call_id LIMIT %(page)s
-                """,
-                {
-                    "portal": portal,
-                    "step": step,
-                    "upstream": upstream,
-                    "first": first,
-                    "last": last,
-                    "after_day": after[0],
-                    "after_time": after[1],
-                    "after_id": after[2],
-                    "page": page,
-                },
-            )
-            rows = await cursor.fetchall()
+        rows = await pool.rows(
+            """
+            SELECT c.call_id, c.day, c.started_at, up.output_key AS input_key
+            FROM calls c
+            JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
+                AND up.step = %(upstream)s AND up.state = 'done' AND up.output_key <> 'none'
+            WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
+                AND NOT EXISTS (
+                    SELECT FROM call_steps mine
+                    WHERE mine.portal = c.portal AND mine.call_id = c.call_id AND mine.step = %(step)s
+                        AND mine.input_key = up.output_key
+                        AND (mine.state IN ('done', 'skipped')
+                            OR (mine.state = 'failed' AND coalesce(mine.next_try, 'infinity') > now())
+                            OR (mine.state = 'waiting' AND mine.next_try > now())))
+                AND (c.day, c.started_at, c.call_id) > (%(after_day)s::date, %(after_time)s::timestamptz, %(after_id)s)
+            ORDER BY c.day, c.started_at, c.call_id LIMIT %(page)s
+            """,
+            {
+                "portal": portal,
+                "step": step,
+                "upstream": upstream,
+                "first": first,
+                "last": last,
+                "after_day": after[0],
+                "after_time": after[1],
+                "after_id": after[2],
+                "page": page,
+            },
+        )
         for row in rows:
             yield Pending(**row)
         if len(rows) < page:

@@ -19,41 +19,39 @@ async def entities_with_scores(
     """
     after = ("", 0)
     while True:
-        async with pool.connection() as connection:
-            cursor = await connection.execute(
-                """
-                SELECT entity_type, entity_id, array_agg(call_id ORDER BY started_at, call_id) FILTER (WHERE theirs) AS calls,
-                    max(day) AS newest_day
-                FROM (
-                    SELECT c.entity_type, c.entity_id, c.call_id, c.started_at, c.day, true AS theirs
-                    FROM calls c JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
-                        AND up.step = 'criteria_scores' AND up.state = 'done'
-                    WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.entity_id IS NOT NULL
-                    UNION ALL
-                    SELECT h.entity_type, h.entity_id, c.call_id, c.started_at, c.day, false
-                    FROM calls c JOIN entity_changes h ON h.portal = c.portal AND h.field = 'call'
-                        AND h.before = c.call_id::text
-                        AND (h.entity_type, h.entity_id) IS DISTINCT FROM (c.entity_type, c.entity_id)
-                    CROSS JOIN LATERAL (
-                        SELECT y.calls FROM entity_summaries y WHERE y.portal = h.portal
-                            AND y.entity_type = h.entity_type AND y.entity_id = h.entity_id
-                        ORDER BY y.version DESC LIMIT 1
-                    ) newest
-                    WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.call_id = ANY(newest.calls)
-                ) found
-                WHERE (entity_type, entity_id) > (%(after_type)s, %(after_id)s)
-                GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(page)s
-                """,
-                {
-                    "portal": portal,
-                    "first": first,
-                    "last": last,
-                    "after_type": after[0],
-                    "after_id": after[1],
-                    "page": page,
-                },
-            )
-            rows = await cursor.fetchall()
+        rows = await pool.rows(
+            """
+            SELECT entity_type, entity_id, array_agg(call_id ORDER BY started_at, call_id) FILTER (WHERE theirs) AS calls,
+                max(day) AS newest_day
+            FROM (
+                SELECT c.entity_type, c.entity_id, c.call_id, c.started_at, c.day, true AS theirs
+                FROM calls c JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id
+                    AND up.step = 'criteria_scores' AND up.state = 'done'
+                WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.entity_id IS NOT NULL
+                UNION ALL
+                SELECT h.entity_type, h.entity_id, c.call_id, c.started_at, c.day, false
+                FROM calls c JOIN entity_changes h ON h.portal = c.portal AND h.field = 'call'
+                    AND h.before = c.call_id::text
+                    AND (h.entity_type, h.entity_id) IS DISTINCT FROM (c.entity_type, c.entity_id)
+                CROSS JOIN LATERAL (
+                    SELECT y.calls FROM entity_summaries y WHERE y.portal = h.portal
+                        AND y.entity_type = h.entity_type AND y.entity_id = h.entity_id
+                    ORDER BY y.version DESC LIMIT 1
+                ) newest
+                WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s AND c.call_id = ANY(newest.calls)
+            ) found
+            WHERE (entity_type, entity_id) > (%(after_type)s, %(after_id)s)
+            GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(page)s
+            """,
+            {
+                "portal": portal,
+                "first": first,
+                "last": last,
+                "after_type": after[0],
+                "after_id": after[1],
+                "page": page,
+            },
+        )
         for row in rows:
             yield {**row, "calls": row["calls"] or []}
         if len(rows) < page:

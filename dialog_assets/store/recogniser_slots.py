@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from dialog_assets.store.pool import KEEPALIVES, Connection, Pool
+from dialog_assets.store.connections import connect
+from dialog_assets.store.pool import Connection, Pool
 
 log = logging.getLogger("dialog_assets")
 
@@ -197,7 +198,7 @@ class Slots:
             else:
                 return self._listening
         assert isinstance(self._pool.conninfo, str)  # noqa: S101 - open_pool gives a URL
-        self._listening = await AsyncConnection.connect(self._pool.conninfo, autocommit=True, **KEEPALIVES)
+        self._listening = await connect(self._pool.conninfo, autocommit=True)
         await self._listening.execute(f"LISTEN {CHANNEL}".encode())
         return self._listening
 
