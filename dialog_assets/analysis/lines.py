@@ -13,33 +13,17 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from dialog_assets.dialogs import Role, Turn, line_id
+from dialog_assets.said import visible
+
+clean_text = visible
 
 SPEAKERS: dict[Role, str] = {"operator": "ОПЕРАТОР", "client": "КЛИЕНТ", "speaker": "ГОЛОС"}
 
 LINE_CHARACTERS = 6_000
 """What of one turn a prompt shows; nobody speaks that long without a pause."""
 
-# Marks without a width that are no format characters in Unicode's book: joiners, fillers, variation selectors.
-_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
 _LINE = re.compile(r"[LlЛл] ?0*(\d{1,7})")
 _WHO_SAYS_IT = re.compile(r"[ :.,—-]*(?:ОПЕРАТОР|КЛИЕНТ|ГОЛОС)?[ :.,—-]*", re.IGNORECASE)
-
-
-def clean_text(text: str) -> str:
-    """One line of visible text: no control, zero-width or direction characters, single spaces."""
-    kept = (_visible(char) for char in text)
-    return " ".join("".join(kept).split())
-
-
-def _visible(char: str) -> str:
-    if char.isascii():
-        return char if char.isprintable() else " "
-    if char in _BLANKS or 0xE0100 <= ord(char) <= 0xE01EF:
-        return ""
-    category = unicodedata.category(char)
-    if category in ("Cf", "Cs", "Co"):
-        return ""
-    return " " if category == "Cc" else char
 
 
 def dialog_block(turns: Sequence[Turn], start: int = 0, stop: int | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from dialog_assets.said import markdown
 from dialog_assets.store import call_steps, day_numbers, ledger
 from dialog_assets.store.pool import Connection
 
@@ -99,14 +100,14 @@ def failure_table(rows: Sequence[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     """Markdown: the failed calls with their reasons."""
     lines = ["| day | call | reason | detail | attempts |", "|---|---|---|---|---:|"]
     for row in rows:
-        detail = " ".join((row["detail"] or "").replace("|", "¦").split())
+        detail = markdown(row["detail"] or "")
         lines.append(f"| {row['day']} | {row['call_id']} | {row['reason']} | {detail} | {row['attempts']} |")
     return dg.MetadataValue.md("\n".join(lines) if rows else "none")
 
 
 def list_of(sentences: Sequence[str], limit: int = 20) -> dg.MarkdownMetadataValue:
     """Markdown: the first sentences, one a line, and how many more there are."""
-    lines = [f"- {sentence}" for sentence in sentences[:limit]]
+    lines = [f"- {markdown(sentence)}" for sentence in sentences[:limit]]
     if len(sentences) > limit:
         lines.append(f"- and {len(sentences) - limit} more")
     return dg.MetadataValue.md("\n".join(lines) if lines else "none")

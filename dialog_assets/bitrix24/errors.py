@@ -10,24 +10,24 @@
     └── RecordingUnavailableError    one recording cannot be had; `code` says why
 
 Here: the tree and the classification (facts/bitrix24.md 1.2, 1.3). Not here: waiting and retrying (retries.py).
-No text holds a URL, a secret, a phone or an e-mail: what the portal wrote is masked before it is kept.
+No text holds a URL, a secret, a phone or an e-mail: what the portal wrote is cleaned (said.py) before it is kept.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.said import said, said_code
 
 
 class Bitrix24Error(DialogAssetsError):
     """Root of the tree.
 
     `code` is the portal's error code (our own lower-case word where the portal gave none), `status` the HTTP status or
-    None inside a batch, `description` the portal's text, masked. `retryable`: the same read may succeed a little later.
+    None inside a batch, `description` the portal's text, cleaned. `retryable`: the same read may succeed a little later.
     """
 
     def __init__(
@@ -234,13 +234,13 @@ def is_operating(error: Bitrix24Error) -> bool:
 
 
 def _error_of(body: object) -> tuple[str, str] | None:
-    """(code, masked text) of the v2 shape (string, number or empty) and of the v3 shape (object)."""
+    """(code, cleaned text) of the v2 shape (string, number or empty) and of the v3 shape (object)."""
     if not isinstance(body, Mapping) or body.get("error") is None:
         return None
     error = body["error"]
     if isinstance(error, Mapping):
-        return _plain(error.get("code", "")), masked(str(error.get("message", "")))
-    return _plain(error), masked(str(body.get("error_description") or ""))
+        return said_code(error.get("code", "")), said(error.get("message", ""))
+    return said_code(error), said(body.get("error_description") or "")
 
 
 def _by_text(code: str, description: str) -> _Rule | None:
@@ -262,24 +262,3 @@ def _by_status(status: int | None, *, json: bool) -> _Rule:
     if status in (404, 410) and not json:
         return _NOBODY
     return _ITEM
-
-
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|/rest/\S+", re.IGNORECASE)
-_EMAIL = re.compile(r"\S+@\S+")
-_TOKEN = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z])\w{12,}")
-_PHONE = re.compile(r"\+?\d(?:[\s()-]*\d){6,}")
-_MARKUP = re.compile(r"<[^>]*>")
-_NOT_CODE = re.compile(r"[^\w.:-]+")
-
-
-def _plain(code: object) -> str:
-    """A code as one word of bearable length."""
-    return _NOT_CODE.sub("", str(code))[:80]
-
-
-def masked(text: str) -> str:
-    """The portal's words without URLs, e-mails, tokens and phones, in one line of at most 200 characters."""
-    text = _MARKUP.sub(" ", text)
-    for pattern in (_URL, _EMAIL, _TOKEN, _PHONE):
-        text = pattern.sub("…", text)
-    return " ".join(text.split())[:200]

@@ -19,9 +19,10 @@ import httpx2
 
 from dialog_assets import certificates
 from dialog_assets.bitrix24.credentials import Access, origin_of, renamed
-from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify, masked
+from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify
 from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
+from dialog_assets.said import LONGEST, said, said_code
 
 TOKEN_URL = "https://oauth.bitrix24.tech/oauth/token/"  # noqa: S105 - an address
 
@@ -239,9 +240,9 @@ class OAuth:
         known = classify(status, body)
         if not code or status >= 500 or (known is not None and known.retryable):
             return _unavailable(code or "no token came", status)
-        text = masked(self.hide(str(body.get("error_description") or "")))
+        text = said(self.hide(str(body.get("error_description") or "")[:LONGEST]))
         advice = _ADVICE.get(code, "check the application's settings in the portal")
-        return Bitrix24AccessError(masked(code), method=_METHOD, status=status, description=text, advice=advice)
+        return Bitrix24AccessError(said_code(code), method=_METHOD, status=status, description=text, advice=advice)
 
 
 def _unavailable(what: str, status: int | None) -> Bitrix24UnavailableError:
@@ -249,7 +250,7 @@ def _unavailable(what: str, status: int | None) -> Bitrix24UnavailableError:
         "token_endpoint",
         method=_METHOD,
         status=status,
-        description=masked(what),
+        description=said(what),
         advice="the vendor's authorisation server is in trouble; the next run tries again",
         retryable=True,
     )

@@ -17,6 +17,7 @@ from dialog_assets.assets import figures
 from dialog_assets.assets.figures import STATES, Figures
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.portals import Portal
+from dialog_assets.said import printable
 from dialog_assets.store import call_steps, dialogs, ledger
 from dialog_assets.store.pool import open_pool
 
@@ -42,10 +43,18 @@ Failed = dict[tuple[str, str, str], list[dict[str, Any]]]
 ROLES = {"operator": "Оператор", "client": "Клиент", "speaker": "Голос"}
 
 
+class _Terminal(Console):
+    """Shows strangers' words (titles, dialogs, reasons) without what a terminal would obey."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print `objects`; texts are cleaned."""
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def console(*, stderr: bool = False) -> Console:
     """The terminal. Where there is none, lines are as wide as tables need and text is not wrapped."""
-    out = Console(highlight=False, stderr=stderr)
-    return out if out.is_terminal else Console(highlight=False, stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
+    out = _Terminal(highlight=False, stderr=stderr)
+    return out if out.is_terminal else _Terminal(highlight=False, stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
 
 
 async def read_days(url: str, portals: Sequence[Portal], first: date | None, last: date | None) -> Days:
@@ -281,7 +290,8 @@ async def print_example(url: str, portal: str) -> None:
         return
     out.print(f"{portal} call {call['call_id']}, {call['started_at']:%Y-%m-%d %H:%M}, {call['direction']}, ", end="")
     out.print(
-        f"{call['duration_s']} s, with {call['entity_title'] or 'nobody in the CRM'}; {call['cost_rub']:.4f} RUB\n"
+        f"{call['duration_s']} s, with {call['entity_title'] or 'nobody in the CRM'}; {call['cost_rub']:.4f} RUB\n",
+        markup=False,
     )
     for turn in call["turns"]:
         seconds = turn["start_ms"] // 1000

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from dialog_assets import certificates
+from dialog_assets.said import LONGEST, said
 from dialog_assets.speech import auth
 from dialog_assets.speech.errors import (
     OperationExpired,
@@ -107,7 +108,7 @@ class Calls:
 
     def hide(self, text: str) -> str:
         """The service's words, short and without credentials: they go into error texts and the database."""
-        return self._tokens.hide(text).replace(self._secret, "***")[:500]
+        return said(self._tokens.hide(text[:LONGEST]).replace(self._secret, "***"), limit=500)
 
     def _translated(
         self, code: grpc.StatusCode, details: str, service_id: str, audience: str, doing: str
