@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import psycopg
 
+from dialog_assets import certificates, proxies
 from dialog_assets.assets import figures
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
@@ -229,6 +230,9 @@ def run_step(
         )
 
     try:
+        # A library of a client that meets such a setting ends in a traceback of its own.
+        certificates.check()
+        proxies.check()
         final, failures, findings = asyncio.run(
             _through_faults(context.run_id, portal, step, days, postgres, core, tell_day)
         )
