@@ -14,16 +14,16 @@ import dagster as dg
 from dialog_assets.assets import portal_counts
 from dialog_assets.assets.portal_counts import DayCount
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
-from dialog_assets.assets.storable import storable
+from dialog_assets.assets.storable import storable, storable_json
 from dialog_assets.assets.unreadable import Rows, detail_of
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
-from dialog_assets.bitrix24.credentials import origin_of
 from dialog_assets.bitrix24.errors import Bitrix24Error, RowError
 from dialog_assets.bitrix24.rows import CallRow, call_row, readable_part
 from dialog_assets.bitrix24.wire import id_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
+from dialog_assets.redaction import host_only
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store import call_steps, unreadable_rows
@@ -200,25 +200,13 @@ async def gathered(pages: AsyncIterator[list[dict[str, Any]]], rows: int) -> Asy
 def stored(call: CallRow, portal: Portal) -> dict[str, Any]:
     """The row of table calls. Links to recordings are credentials (rule 5): of those only the host is kept."""
     row: dict[str, Any] = {name: getattr(call, name) for name in table.COLUMNS if name not in ("day", "raw")}
-    kept: dict[str, Any] = storable(row)
+    kept: dict[str, Any] = storable_json(row)
     return {**kept, "raw": _raw(call.raw), "day": call.started_at.astimezone(portal.zone).date()}
 
 
 def _raw(row: Any) -> Any:
     """A row as it may be kept; one that is no object may be a link as a whole."""
-    kept = storable(row)
-    if not isinstance(kept, dict):
-        return host_only(kept)
-    return kept | {name: host_only(kept[name]) for name in LINKS if name in kept}
-
-
-def host_only(link: Any) -> Any:
-    """`https://host[:port]/…` of a link, `…` of another text, in lists and objects too; nothing stays nothing."""
-    if isinstance(link, str) and link:
-        origin = origin_of(link) if "://" in link else None
-        return f"{origin}/…" if origin else "…"
-    if isinstance(link, dict):
-        return {name: host_only(value) for name, value in link.items()}
-    if isinstance(link, list):
-        return [host_only(value) for value in link]
-    return link
+    if not isinstance(row, dict):
+        return host_only(storable(row))
+    links = {name: host_only(storable(row[name])) for name in LINKS if name in row}
+    return storable_json(row) | links

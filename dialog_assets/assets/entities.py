@@ -10,7 +10,7 @@ from typing import Any, get_args
 import dagster as dg
 
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
-from dialog_assets.assets.storable import storable, storable_row
+from dialog_assets.assets.storable import storable_json, storable_row
 from dialog_assets.assets.unreadable import Rows
 from dialog_assets.bitrix24 import reading
 from dialog_assets.bitrix24.client import Bitrix24Client
@@ -135,14 +135,14 @@ class _Entities:
             error = RowError(list_method("deal", self._family), "ID", "a whole number")
             self._rows.unread("deal", error)
             field = "the ID of one of its deals"
-            self._rows.keep(UnreadableRow(kind, entity, error.method, field, error.expected, storable(row)))
+            self._rows.keep(UnreadableRow(kind, entity, error.method, field, error.expected, storable_json(row)))
 
 
 def stored(kind: EntityType, row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of table entities, of the classic or the universal family (facts/bitrix24.md 5.1)."""
     return {
         **storable_row(entity_row(kind, row)),
-        "category": storable(_text(row, "CATEGORY_ID", "categoryId")) if kind == "deal" else None,
+        "category": storable_json(_text(row, "CATEGORY_ID", "categoryId")) if kind == "deal" else None,
         "created_at": _moment(row, "DATE_CREATE", "createdTime"),
         "modified_at": _moment(row, "DATE_MODIFY", "updatedTime"),
         "moved_at": _moment(row, "MOVED_TIME", "movedTime"),

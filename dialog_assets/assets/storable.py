@@ -1,11 +1,14 @@
-"""Values of other systems as Postgres can keep them, in text and jsonb columns."""
+"""Values of other systems as Postgres can keep them, in text and jsonb columns; those of a portal without credentials."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
+
+from dialog_assets.redaction import kept_under, name_kind, without_secrets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,9 +38,36 @@ def storable(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def storable_json(value: Any, depth: int = 0) -> Any:
+    """What a portal sent, storable, and without the credentials in it: in texts, and under names that tell of one."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return without_secrets(storable(value))
+    if isinstance(value, dict):
+        if depth > _DEEPEST:
+            return None
+        kept = {}
+        for key, inner in value.items():
+            name = _name(key) if isinstance(key, str) else key
+            if inner is not None and isinstance(key, str) and name_kind(key):
+                kept[name] = storable(kept_under(key, inner), depth + 1)
+            else:
+                kept[name] = None if inner is None else storable_json(inner, depth + 1)
+        return kept
+    if isinstance(value, list):
+        return None if depth > _DEEPEST else [storable_json(inner, depth + 1) for inner in value]
+    return storable(value)
+
+
+@lru_cache(maxsize=4096)
+def _name(key: str) -> str:
+    return without_secrets(storable(key))
+
+
 def storable_row(row: DataclassInstance) -> dict[str, Any]:
-    """The fields of a row of a portal (bitrix24/rows.py) as Postgres can hold them."""
-    return {one.name: storable(getattr(row, one.name)) for one in fields(row)}
+    """The fields of a row of a portal (bitrix24/rows.py) as Postgres can hold them, without the credentials in them."""
+    return {one.name: storable_json(getattr(row, one.name)) for one in fields(row)}
 
 
 def _instead(match: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from dialog_assets.assets.steps import StepRun
-from dialog_assets.assets.storable import storable
+from dialog_assets.assets.storable import storable_json
 from dialog_assets.bitrix24.errors import RowError
 from dialog_assets.store.unreadable_rows import Kind, UnreadableRow
 from dialog_assets.worklist import BREAKER_LIMIT, StepStopped
@@ -41,7 +41,7 @@ class Rows:
             value = reader(row)
         except RowError as error:
             self.unread(kind, error)
-            self.keep(UnreadableRow(kind, row_id, error.method, error.field, error.expected, storable(row)))
+            self.keep(UnreadableRow(kind, row_id, error.method, error.field, error.expected, storable_json(row)))
             return None
         self.well(kind)
         return value

@@ -46,6 +46,9 @@ PATIENCE_S = 900.0
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
 """No limit of connections: a request that waits for one after it was paced would leave later than counted."""
 
+_LINKING = frozenset({"disk.file.get", "crm.activity.list"})
+"""Methods whose answers have links that are used, and hold the credential for that."""
+
 _RENEWALS = 2
 """How often one request may find its token expired: once by age, once more when it waited that long."""
 
@@ -243,7 +246,7 @@ class Bitrix24Client:
             attempt += 1
             await patience.sleep(self._operating.wait_s(counted), self._sleep, method)
             try:
-                body = await self._send(method, params, before_body)
+                body = await self._send(method, params, before_body, links=not _LINKING.isdisjoint(counted))
             except Bitrix24Error as error:
                 if is_operating(error):
                     self._operating.refuse(method)
@@ -256,7 +259,10 @@ class Bitrix24Client:
                 self._operating.note(method, body.get("time"))
                 return body
 
-    async def _send(self, method: str, params: Mapping[str, Any], before_body: Gate | None) -> Mapping[str, Any]:
+    async def _send(
+        self, method: str, params: Mapping[str, Any], before_body: Gate | None, *, links: bool
+    ) -> Mapping[str, Any]:
+        """The body of a successful answer; without `links`, no value of it holds this credential's secrets."""
         access = await self._credential.access()
         renewals = 0
         while True:
@@ -265,7 +271,8 @@ class Bitrix24Client:
             if response.is_redirect and location and self._credential.follow(access, method, location):
                 access = await self._credential.access()
                 response = await self._post(access, method, params, before_body)
-            body = self._hidden(_decoded(response.content))
+            content = response.content if links else self._without_secrets(response.content)
+            body = self._hidden(_decoded(content))
             failure = classify(response.status_code, body, method=method)
             if failure is None:
                 assert isinstance(body, Mapping)  # noqa: S101 -- classify promises it, mypy cannot see it
@@ -299,6 +306,10 @@ class Bitrix24Client:
             failure = unavailable(method, error)
         # Raised here and not in the handler: even as a context the library's exception would carry the URL along.
         raise failure
+
+    def _without_secrets(self, content: bytes) -> bytes:
+        """Rows may hold the credential anywhere: in links of file fields, in what somebody wrote."""
+        return self._credential.hide(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
     def _hidden(self, body: Any) -> Any:
         """An error body without this credential's secrets in its texts; other bodies as they are."""

@@ -76,3 +76,15 @@ def origin_of(url: str) -> str | None:
         return origin(parts.scheme, parts.hostname, parts.port) if parts.scheme and parts.hostname else None
     except ValueError:
         return None
+
+
+_SHORTEST_SECRET = 6
+"""What is shorter is nobody's secret, and would be found in any text."""
+
+
+def without(text: str, *secrets: str) -> str:
+    """`text` with `…` in the place of each secret."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    return text

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from dialog_assets import certificates
-from dialog_assets.bitrix24.credentials import Access, origin_of, renamed
+from dialog_assets.bitrix24.credentials import Access, origin_of, renamed, without
 from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify
 from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
@@ -153,9 +153,7 @@ class OAuth:
         secrets = [self._application.client_secret, self._application.refresh_token]
         if self._grant is not None:
             secrets += [self._grant.access_token, self._grant.refresh_token]
-        for secret in secrets:
-            text = text.replace(secret, "…")
-        return text
+        return without(text, *secrets)
 
     def follow(self, used: Access, method: str, location: str) -> bool:
         """Take over the portal's new domain until the next refresh names it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from dialog_assets.bitrix24.credentials import Access, origin, origin_of, renamed
+from dialog_assets.bitrix24.credentials import Access, origin, origin_of, renamed, without
 from dialog_assets.bitrix24.errors import Bitrix24AccessError
 
 _PATH = re.compile(r"^(?P<prefix>/.*)?/rest/(?P<user>\d+)/(?P<secret>[^/]+)/?$")
@@ -51,7 +51,7 @@ class Webhook:
 
     def hide(self, text: str) -> str:
         """`text` with this webhook's secret replaced."""
-        return text.replace(self._secret, "…")
+        return without(text, self._secret)
 
     def follow(self, used: Access, method: str, location: str) -> bool:
         """Take over the portal's new domain."""

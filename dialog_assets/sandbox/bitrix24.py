@@ -71,6 +71,7 @@ from dialog_assets.sandbox.bitrix24_faults import (
     refusal,
     struck,
 )
+from dialog_assets.sandbox.bitrix24_file_fields import with_file_fields
 from dialog_assets.sandbox.bitrix24_habits import HabitError, Habits
 from dialog_assets.sandbox.bitrix24_oauth import OAuth
 from dialog_assets.sandbox.bitrix24_pace import Pace
@@ -288,6 +289,8 @@ class Bitrix24Server:
         begun = time.process_time()
         answer = method.run(call)
         worked = time.process_time() - begun
+        if habits.file_fields:
+            answer = with_file_fields(name, call, answer)
         rows_ms = answer.counted * self.count_ms_per_1000 + answer.skipped * self.offset_ms_per_1000
         cost = (self.latency_ms + rows_ms / 1000) / 1000
         await pace.spend(cost)

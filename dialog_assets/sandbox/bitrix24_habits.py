@@ -39,6 +39,7 @@ class Habits:
     | renamed_to | scheme://host:port of the portal's new address: every request elsewhere gives 302; "" : not renamed |
     | disk_records | recordings are on the Disk; else RECORD_FILE_ID is empty |
     | provider_urls | CALL_RECORD_URL leads to the provider's host |
+    | file_fields | rows of crm.*.list have a field of type file, whose links hold the caller's credential |
     """
 
     limiter: bool = True
@@ -58,6 +59,7 @@ class Habits:
     renamed_to: str = ""
     disk_records: bool = True
     provider_urls: bool = False
+    file_fields: bool = False
 
     def changed(self, switches: dict[str, Any]) -> Habits:
         """These habits with some switches set anew. Raises HabitError."""

@@ -35,10 +35,10 @@ def portal_site(portal: SandboxPortal) -> Iterator[Site]:
 
 
 @contextmanager
-def site_served(site: Site) -> Iterator[None]:
+def site_served(site: Site, *, secret: str = "s3cret") -> Iterator[None]:
     """The same for a stand-in that is there already."""
     with served(site) as base:
-        os.environ["OKNA_SEVER_WEBHOOK"] = f"{base}/rest/1/s3cret/"
+        os.environ["OKNA_SEVER_WEBHOOK"] = f"{base}/rest/1/{secret}/"
         try:
             yield
         finally:
