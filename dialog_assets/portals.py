@@ -7,8 +7,10 @@ Not here: credentials (a file holds only the names of environment variables), ne
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import ROUND_DOWN, Decimal
@@ -64,8 +66,29 @@ class PortalsError(DialogAssetsError):
         super().__init__("\n".join(self.mistakes))
 
 
+LARGEST_NUMBER = 1_000_000_000
+LONGEST_TEXT = 100_000
+LARGEST_FILE = 500_000
+"""Bytes of a portal file, and the values that its aliases may unfold to."""
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_used(cls, value: Any) -> Any:
+        """What passes as text or number, and the database, a prompt or a multiplication would stumble over at night."""
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and (len(one) > LONGEST_TEXT or not _is_text(one)):
+                raise ValueError(f"expected text of at most {LONGEST_TEXT} characters, without control characters")
+            if isinstance(one, int | float | Decimal) and not -LARGEST_NUMBER <= one <= LARGEST_NUMBER:
+                raise ValueError(f"expected a number of at most {LARGEST_NUMBER}")
+        return value
+
+
+def _is_text(value: str) -> bool:
+    return not any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t" for char in value)
 
 
 class OAuthSettings(_Model):
@@ -304,7 +327,7 @@ class Portal(_Model):
     title: Text
     domain: HostName
     time_zone: str
-    start_date: date
+    start_date: date = Field(ge=date(2000, 1, 1))
     nightly_at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "03:15"
     trailing_days: int = Field(3, ge=0, le=31, description="days before yesterday that each night reads again")
     days_per_run: int | None = Field(None, ge=1, description="a backfill's days per run; empty: the whole range in one")
@@ -393,8 +416,12 @@ def readable_portals(folder: Path) -> tuple[list[Portal], list[str]]:
 def read_portal(path: Path) -> tuple[Portal | None, list[str]]:
     """Read one portal file: the portal, or None and one sentence a mistake."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            return None, [f"{path.name}: not a portal file: it is larger than {LARGEST_FILE // 1000} kB"]
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
+        if _unfolded(node, {}) > LARGEST_FILE:
+            return None, [f"{path.name}: not a portal file: it is nested without end"]
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         doubles = _double_keys(node)
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
@@ -466,6 +493,17 @@ def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{path.name}: cannot be read: {error.strerror}"
     return f"{path.name}: not valid YAML: a value does not fit its tag"
+
+
+def _unfolded(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many values a node stands for once its aliases are followed; one that holds itself has no end."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else ()
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _double_keys(node: yaml.Node | None) -> list[tuple[str, int]]:

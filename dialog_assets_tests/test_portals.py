@@ -352,3 +352,42 @@ def test_criteria_of_categories_come_once_in_the_files_order(portals: list[Porta
         wanted = {name for category in portal.categories if category.name in names for name in category.criteria}
         assert found == [name for name in order if name in wanted]
     assert portal.criteria_of(["price_talk"])[0].name == "objections"
+
+
+BOMB = "bomb: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: text.replace("title: Acme", 'title: "a\\0b"'), "acme.yaml:2: title: expected text"),
+        (lambda text: text.replace("title: Acme", 'title: "a\\eb"'), "acme.yaml:2: title: expected text"),
+        (lambda text: text.replace("title: Acme", 'title: "\\uD800"'), "acme.yaml:2: title: "),
+        (lambda text: text.replace("Выяснил?", '"a\\x01"'), "criteria[1].text: expected text"),
+        (lambda text: text.replace("title: Acme", f"title: {'a' * 100_001}"), "acme.yaml:2: title: "),
+        *(
+            (lambda text, rate=rate: text.replace('"80.00"', rate), "llm.rub_per_usd: ")
+            for rate in ("1e999999", ".inf", "1e26", '"NaN"', "-.inf", "1.0e+26", '"Infinity"', "9" * 4000)
+        ),
+        (lambda text: text + "trailing_days: 1e9\n", "trailing_days: "),
+        (lambda text: text + "audio: {min_duration_s: .inf}\n", "audio.min_duration_s: "),
+        (lambda text: text + "audio: {min_duration_s: .nan}\n", "audio.min_duration_s: "),
+        (lambda text: text + "audio: {min_duration_s: 1.0e300}\n", "audio.min_duration_s: "),
+        (lambda text: text.replace("max: 5", "max: 99999999999"), "scale.max: expected a number"),
+        (lambda text: text.replace("2026-03-02", "0001-01-01"), "start_date: "),
+        (lambda text: text + BOMB, "nested without end"),
+        (lambda text: text + "x: &x [*x]\n", "nested without end"),
+        (lambda text: text + "#" * 500_000, "acme.yaml: not a portal file: it is larger than 500 kB"),
+    ],
+)
+def test_what_would_break_a_night_is_told_when_the_file_is_read(
+    tmp_path: Path, change: Callable[[str], str], told: str
+) -> None:
+    """Characters that the database refuses, numbers without bounds, a file that unfolds without end: one sentence each."""
+    write(tmp_path, change(GOOD))
+    [mistake] = [sentence for sentence in mistakes_of(tmp_path) if told in sentence][:1]
+    assert len(mistake) < 250
+    assert "\n" not in mistake
