@@ -286,6 +286,11 @@ class Category(_Model):
         """Changes with the text that the classifier sees."""
         return _version(self.title, self.description)
 
+    @property
+    def label(self) -> str:
+        """name@version: this very wording."""
+        return f"{self.name}@{self.version}"
+
 
 class Scale(_Model):
     """Whole-number scores from `min` to `max`, both included."""

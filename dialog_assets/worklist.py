@@ -56,12 +56,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of work: what it is about, the calls whose state it decides, and the key it starts from."""
+    """One piece of work: what it is about, the calls whose state it decides, the key it starts from, the rules it is done by."""
 
     name: str
     calls: tuple[int, ...]
     day: date | None
     input_key: str | None
+    rules: tuple[str, ...] | None = field(default=None, kw_only=True)
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the usual name of an item's type
@@ -172,6 +173,7 @@ class Work(Generic[I]):
                 input_key=item.input_key,
                 output_key=outcome.output_key,
                 next_try=outcome.next_try,
+                rules=item.rules,
             )
 
         await self.pool.transact(write)

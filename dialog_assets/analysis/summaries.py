@@ -3,8 +3,8 @@
 Here: the inputs' identity, averages, the request and its size. Not here: which criteria count
 (`include_in_entity_description`, chosen by the step) and versions of a summary (store).
 
-Size. A prompt holds the newest inputs that fit `INPUT_CHARACTERS`; older ones are left out and their number is told to
-the model. The answer's limit is the portal's `summary_max_characters`: a text up to a quarter longer is cut at a
+Size. A prompt holds the newest inputs that fit `INPUT_CHARACTERS`; older ones are left out, and their number is told to
+the model and to the caller. The answer's limit is the portal's `summary_max_characters`: a text up to a quarter longer is cut at a
 sentence's end by `read_summary` (models count characters badly, and asking again costs more than the last sentence is
 worth), a longer one is asked for again.
 """
@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 
-from dialog_assets.analysis.lines import block, clean_text
+from dialog_assets.analysis.lines import block, clean_text, strangers_text
 from dialog_assets.analysis.prompts import prompt
 from dialog_assets.analysis.reading import Part, Words
 from dialog_assets.llm.requests import LLMRequest
@@ -28,6 +29,7 @@ from dialog_assets.portals import Portal
 
 INPUT_CHARACTERS = 60_000
 ONE_INPUT_CHARACTERS = 2_000
+TITLE_CHARACTERS = 200
 
 
 class SummaryAnswer(Part):
@@ -38,7 +40,10 @@ class SummaryAnswer(Part):
 
 @dataclass(frozen=True, slots=True)
 class SummaryInput:
-    """What one criterion said about one call; `score` is None when it was not applicable. The time is timezone-aware."""
+    """What one criterion said about one call; `score` is None when it was not applicable. The time is timezone-aware.
+
+    `scale` is that of the criterion's wording by which the score was given: lowest and highest.
+    """
 
     call_started_at: datetime
     call_id: int
@@ -46,6 +51,15 @@ class SummaryInput:
     title: str
     score: int | None
     text: str
+    scale: tuple[int, int] = (0, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The inputs that a summary's prompt shows, oldest first, and those older ones that it has no room for."""
+
+    shown: list[SummaryInput]
+    left_out: list[SummaryInput]
 
 
 def _order(item: SummaryInput) -> tuple[datetime, int, str]:
@@ -69,15 +83,41 @@ def inputs_hash(inputs: Iterable[SummaryInput]) -> str:
 
 
 def average_scores(inputs: Iterable[SummaryInput]) -> dict[str, Decimal]:
-    """The mean score by criterion over the inputs that have one, to two places, halves away from zero."""
-    scores: dict[str, list[int]] = defaultdict(list)
-    for item in inputs:
-        if item.score is not None:
-            scores[item.criterion].append(item.score)
+    """The mean score by criterion over the inputs that have one, to two places, halves away from zero.
+
+    Where the criterion's scale has changed, it is the mean of the shares of the scales, on the scale of the newest input.
+    """
     return {
-        criterion: (Decimal(sum(values)) / len(values)).quantize(Decimal("0.01"), ROUND_HALF_UP)
-        for criterion, values in sorted(scores.items())
+        criterion: _rounded(low + share * (high - low)) for criterion, (share, (low, high)) in _shares(inputs).items()
     }
+
+
+def average_percent(inputs: Iterable[SummaryInput]) -> dict[str, Decimal]:
+    """The mean score by criterion in percent of the scale by which each was given: comparable whatever the scales are."""
+    return {criterion: _rounded(share * 100) for criterion, (share, _) in _shares(inputs).items()}
+
+
+def _shares(inputs: Iterable[SummaryInput]) -> dict[str, tuple[Fraction, tuple[int, int]]]:
+    """Criterion → the mean share of the scale, exactly, and the scale of its newest input."""
+    given: dict[str, list[SummaryInput]] = defaultdict(list)
+    for item in sorted(inputs, key=_order):
+        if item.score is not None:
+            given[item.criterion].append(item)
+    return {
+        criterion: (
+            sum(
+                (Fraction((item.score or 0) - item.scale[0], item.scale[1] - item.scale[0]) for item in items),
+                Fraction(),
+            )
+            / len(items),
+            items[-1].scale,
+        )
+        for criterion, items in sorted(given.items())
+    }
+
+
+def _rounded(value: Fraction) -> Decimal:
+    return (Decimal(value.numerator) / value.denominator).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
 def summary_request(
@@ -87,7 +127,11 @@ def summary_request(
     text = prompt("summary")
     choice = portal.llm.summary
     limit = portal.summary_max_characters
-    lines, left_out = _newest_lines(inputs, portal)
+    chosen = choose(inputs, portal)
+    left_out = len(chosen.left_out)
+    title = strangers_text(entity_title or "", TITLE_CHARACTERS) or "без названия"
+    mixed = _of_several_scales(inputs)
+    lines = [f"Карточка: {title}", *(_line(item, portal, mixed) for item in chosen.shown)]
 
     def check(answer: SummaryAnswer) -> list[str]:
         length = len(clean_text(answer.text))
@@ -105,7 +149,6 @@ def summary_request(
         prompt_version=text.version,
         system=text.system.substitute(),
         user=text.user.substitute(
-            entity=clean_text(entity_title or "") or "без названия",
             company=clean_text(portal.title),
             inputs=block(lines),
             left_out=f"Ещё {left_out} более ранних записей не поместились и не показаны.\n" if left_out else "",
@@ -116,20 +159,33 @@ def summary_request(
     )
 
 
-def _newest_lines(inputs: Sequence[SummaryInput], portal: Portal) -> tuple[list[str], int]:
-    """The lines of the newest inputs within the budget, oldest first, and how many inputs are left out."""
-    lines: list[str] = []
+def choose(inputs: Sequence[SummaryInput], portal: Portal) -> Chosen:
+    """The newest inputs whose lines fit a prompt."""
+    newest_first = sorted(inputs, key=_order, reverse=True)
+    mixed = _of_several_scales(inputs)
     used = 0
-    for item in sorted(inputs, key=_order, reverse=True):
-        when = item.call_started_at.astimezone(portal.zone).strftime("%d.%m.%Y %H:%M")
-        score = "неприменимо" if item.score is None else f"оценка {item.score}"
-        words = shorten(clean_text(item.text), ONE_INPUT_CHARACTERS)
-        line = f"- {when}, звонок {item.call_id}, {clean_text(item.title)} ({score}): {words}"
-        used += len(line) + 1
+    for number, item in enumerate(newest_first):
+        used += len(_line(item, portal, mixed)) + 1
         if used > INPUT_CHARACTERS:
-            break
-        lines.append(line)
-    return lines[::-1], len(inputs) - len(lines)
+            return Chosen(newest_first[:number][::-1], newest_first[number:][::-1])
+    return Chosen(newest_first[::-1], [])
+
+
+def _line(item: SummaryInput, portal: Portal, mixed: frozenset[str]) -> str:
+    when = item.call_started_at.astimezone(portal.zone).strftime("%d.%m.%Y %H:%M")
+    score = "неприменимо" if item.score is None else f"оценка {item.score}"
+    if item.score is not None and item.criterion in mixed:
+        score += f" по шкале {item.scale[0]}–{item.scale[1]}"
+    words = shorten(clean_text(item.text), ONE_INPUT_CHARACTERS)
+    return f"- {when}, звонок {item.call_id}, {clean_text(item.title)} ({score}): {words}"
+
+
+def _of_several_scales(inputs: Iterable[SummaryInput]) -> frozenset[str]:
+    """The criteria whose scale has changed between the inputs."""
+    scales: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for item in inputs:
+        scales[item.criterion].add(item.scale)
+    return frozenset(criterion for criterion, found in scales.items() if len(found) > 1)
 
 
 def _tolerated(limit: int) -> int:
@@ -145,7 +201,7 @@ def shorten(text: str, limit: int) -> str:
     """`text` if it has at most `limit` characters, else its whole sentences that fit, else its words that fit and `…`."""
     if len(text) <= limit:
         return text
-    ends = [match.end() for match in re.finditer(r"[.!?…]+(?=\s)", text[: limit + 1])]
+    ends = [match.end() for match in re.finditer(r"[.!?…]++(?=\s)", text[: limit + 1])]
     if ends and ends[-1] <= limit:
         return text[: ends[-1]]
     head = text[: max(0, limit - 1)]

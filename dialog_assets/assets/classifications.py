@@ -17,8 +17,8 @@ from dialog_assets.llm.router import LLMRouter
 from dialog_assets.portals import Category, Portal
 from dialog_assets.resources.llm import LLMResource
 from dialog_assets.resources.postgres import PostgresResource
+from dialog_assets.store import call_steps, fixed_dialogs, rules
 from dialog_assets.store import classifications as table
-from dialog_assets.store import fixed_dialogs, rules
 from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
@@ -42,20 +42,26 @@ def build(portal: Portal) -> dg.AssetsDefinition:
 
 
 async def classify(run: StepRun, router: LLMRouter) -> None:
-    """Classify the dialogs without categories."""
+    """Classify the dialogs without categories, and those that were not asked about all of the present ones."""
     await run.inherit()
     await select_criteria(run)
 
     async def one(item: CallItem) -> Outcome:
         return await classify_one(run, router, item)
 
-    await run.work(run.items(), one, concurrency=run.portal.llm.concurrency)
+    labels = [category.label for category in run.portal.categories]
+    await run.work(run.items(labels), one, concurrency=run.portal.llm.concurrency)
 
 
 async def select_criteria(run: StepRun) -> None:
     """Bring the criteria of the days' classified dialogs up to the configuration; costs nothing."""
     async with run.pool.connection() as connection:
         await rules.record(connection, run.portal)
+        since = await rules.categories_since(connection, run.portal)
+        labels = [category.label for category in run.portal.categories]
+        await call_steps.adopt_rules(
+            connection, run.portal.portal, "classifications", run.first, run.last, labels, since
+        )
         await table.select_criteria(connection, run.portal.portal, run.first, run.last, selection(run.portal))
 
 
@@ -85,6 +91,7 @@ async def classify_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outco
             "confidence": category.confidence,
             "reason": category.reason,
             "criteria": criteria[category.category],
+            "made_from": item.input_key,
             "prompt_version": prompt("classification").version,
             "model": asking.model,
             "cost_rub": cost,

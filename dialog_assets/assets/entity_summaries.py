@@ -6,7 +6,15 @@ from datetime import date
 
 import dagster as dg
 
-from dialog_assets.analysis.summaries import SummaryInput, average_scores, inputs_hash, read_summary, summary_request
+from dialog_assets.analysis.summaries import (
+    SummaryInput,
+    average_percent,
+    average_scores,
+    choose,
+    inputs_hash,
+    read_summary,
+    summary_request,
+)
 from dialog_assets.assets.purchases import PortalLedger
 from dialog_assets.assets.steps import StepRun, run_step, step_asset
 from dialog_assets.llm.requests import Subject
@@ -91,6 +99,8 @@ async def summarise_one(run: StepRun, router: LLMRouter, item: EntityItem) -> Ou
     identity = inputs_hash(inputs)
     if latest is not None and latest["inputs_hash"] == identity:
         return Outcome("done", output_key=identity)
+    chosen = choose(inputs, portal)
+    shown = {part.call_id for part in chosen.shown}
     request = summary_request(titles.get(where[1:]), inputs, portal)
     subject = Subject(portal.portal, run.step, entity_type=item.entity_type, entity_id=item.entity_id)
     answer = await router.complete(request, subject, PortalLedger(run.pool, portal, item.booked_on))
@@ -103,8 +113,12 @@ async def summarise_one(run: StepRun, router: LLMRouter, item: EntityItem) -> Ou
                 "version": 1 if latest is None else latest["version"] + 1,
                 "text": read_summary(answer.value, portal),
                 "average_scores": {name: str(value) for name, value in average_scores(inputs).items()},
+                "average_percent": {name: str(value) for name, value in average_percent(inputs).items()},
                 "inputs_hash": identity,
-                "calls": sorted({part.call_id for part in inputs}),
+                "calls": sorted(shown),
+                "inputs": len(chosen.shown),
+                "inputs_left_out": len(chosen.left_out),
+                "calls_left_out": sorted({part.call_id for part in chosen.left_out} - shown),
                 "prompt_version": request.prompt_version,
                 "model": answer.model_returned,
                 "cost_rub": portal.llm.roubles(answer.cost_usd),

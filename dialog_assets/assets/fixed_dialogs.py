@@ -101,6 +101,8 @@ async def correct_one(run: StepRun, router: LLMRouter, item: CallItem) -> Outcom
             item.call_id,
             turns=correction.turns,
             edits=[asdict(edit) for edit in correction.edits],
+            refused=correction.refused,
+            made_from=item.input_key,
             prompt_version=prompt("correction").version,
             model=bought.model,
             cost_rub=portal.llm.roubles(bought.cost_usd),

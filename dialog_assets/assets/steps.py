@@ -7,7 +7,7 @@ Not here: what a step does (its own module), which items it has (store), how the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import call_steps, rules
+from dialog_assets.store import call_steps, rules, withdrawn_results
 from dialog_assets.store.call_steps import Pending
 from dialog_assets.store.faults import sentence
 from dialog_assets.store.leases import step_lock
@@ -69,7 +69,7 @@ class CallItem(Item):
     call_id: int
 
     @classmethod
-    def of(cls, pending: Pending, portal: str) -> CallItem:
+    def of(cls, pending: Pending, portal: str, rules: Sequence[str] | None = None) -> CallItem:
         """The item of a pending call."""
         return cls(
             name=f"{portal} call {pending.call_id}",
@@ -77,6 +77,7 @@ class CallItem(Item):
             day=pending.day,
             input_key=pending.input_key,
             call_id=pending.call_id,
+            rules=None if rules is None else tuple(rules),
         )
 
 
@@ -128,23 +129,26 @@ class StepRun:
         )
 
     async def inherit(self) -> None:
-        """Account for calls that the upstream step did not finish."""
-        await self.pool.transact(
-            lambda connection: call_steps.inherit(
+        """Account for calls that the upstream step did not finish; results of any step whose input went are withdrawn."""
+
+        async def account(connection: Connection) -> None:
+            await withdrawn_results.withdraw(connection, self.portal.portal, self.first, self.last)
+            await call_steps.inherit(
                 connection, self.portal.portal, self.step, UPSTREAM[self.step][0], self.first, self.last
             )
-        )
 
-    def pending(self) -> AsyncIterator[Pending]:
-        """The calls that lack this step's result, oldest first."""
+        await self.pool.transact(account)
+
+    def pending(self, rules: Sequence[str] | None = None) -> AsyncIterator[Pending]:
+        """The calls that lack this step's result, oldest first; with `rules` also those that were not asked about them all."""
         return call_steps.pending(
-            self.pool, self.portal.portal, self.step, UPSTREAM[self.step][0], self.first, self.last
+            self.pool, self.portal.portal, self.step, UPSTREAM[self.step][0], self.first, self.last, rules=rules
         )
 
-    async def items(self) -> AsyncIterator[CallItem]:
-        """`pending` as items."""
-        async for pending in self.pending():
-            yield CallItem.of(pending, self.portal.portal)
+    async def items(self, rules: Sequence[str] | None = None) -> AsyncIterator[CallItem]:
+        """`pending` as items; their states will have these `rules`."""
+        async for pending in self.pending(rules):
+            yield CallItem.of(pending, self.portal.portal, rules)
 
     async def work(self, items: AsyncIterator[I], one: Callable[[I], Awaitable[Outcome]], *, concurrency: int) -> None:
         """Work on `items` until none is left. `one` may raise the errors of the rooms. Raises StepStopped."""

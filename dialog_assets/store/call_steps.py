@@ -39,6 +39,7 @@ async def record(
     input_key: str | None = None,
     output_key: str | None = None,
     next_try: datetime | None = None,
+    rules: Sequence[str] | None = None,
 ) -> None:
     """Set the state of `calls` at `step`. An attempt is counted for every state but `waiting`.
 
@@ -46,17 +47,18 @@ async def record(
     """
     await connection.execute(
         """
-        INSERT INTO call_steps (portal, call_id, step, state, reason, detail, input_key, output_key, attempts, next_try)
+        INSERT INTO call_steps (portal, call_id, step, state, reason, detail, input_key, output_key, attempts, next_try, rules)
         SELECT %(portal)s, call_id, %(step)s, %(state)s, %(reason)s, %(detail)s, %(input_key)s, %(output_key)s,
-               CASE WHEN %(state)s = 'waiting' THEN 0 ELSE 1 END, %(next_try)s
+               CASE WHEN %(state)s = 'waiting' THEN 0 ELSE 1 END, %(next_try)s, %(rules)s::text[]
         FROM unnest(%(calls)s::bigint[]) AS call_id
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
             state = excluded.state, reason = excluded.reason, detail = excluded.detail,
             input_key = excluded.input_key, output_key = excluded.output_key,
-            attempts = call_steps.attempts + excluded.attempts, next_try = excluded.next_try, updated_at = now()
+            attempts = call_steps.attempts + excluded.attempts, next_try = excluded.next_try,
+            rules = excluded.rules, updated_at = now()
         WHERE excluded.state IN ('failed', 'waiting')
-            OR (call_steps.state, call_steps.reason, call_steps.input_key, call_steps.output_key)
-                IS DISTINCT FROM (excluded.state, excluded.reason, excluded.input_key, excluded.output_key)
+            OR (call_steps.state, call_steps.reason, call_steps.input_key, call_steps.output_key, call_steps.rules)
+                IS DISTINCT FROM (excluded.state, excluded.reason, excluded.input_key, excluded.output_key, excluded.rules)
         """,
         {
             "portal": portal,
@@ -68,6 +70,7 @@ async def record(
             "input_key": input_key,
             "output_key": output_key,
             "next_try": next_try,
+            "rules": None if rules is None else list(rules),
         },
     )
 
@@ -97,9 +100,20 @@ async def inherit(connection: Connection, portal: str, step: str, upstream: str,
 
 
 async def pending(
-    pool: Pool, portal: str, step: str, upstream: str, first: date, last: date, *, page: int = 200
+    pool: Pool,
+    portal: str,
+    step: str,
+    upstream: str,
+    first: date,
+    last: date,
+    *,
+    rules: Sequence[str] | None = None,
+    page: int = 200,
 ) -> AsyncIterator[Pending]:
-    """The step's worklist over the days, oldest call first, `page` calls at a time so that memory stays flat."""
+    """The step's worklist over the days, oldest call first, `page` calls at a time so that memory stays flat.
+
+    With `rules` a state that was reached without one of them is none.
+    """
     after: tuple[date | str, datetime | str, int] = ("-infinity", "-infinity", 0)
     while True:
         rows = await pool.rows(
@@ -113,6 +127,7 @@ async def pending(
                     SELECT FROM call_steps mine
                     WHERE mine.portal = c.portal AND mine.call_id = c.call_id AND mine.step = %(step)s
                         AND mine.input_key = up.output_key
+                        AND (%(rules)s::text[] IS NULL OR mine.rules @> %(rules)s::text[])
                         AND (mine.state IN ('done', 'skipped')
                             OR (mine.state = 'failed' AND coalesce(mine.next_try, 'infinity') > now())
                             OR (mine.state = 'waiting' AND mine.next_try > now())))
@@ -125,6 +140,7 @@ async def pending(
                 "upstream": upstream,
                 "first": first,
                 "last": last,
+                "rules": None if rules is None else list(rules),
                 "after_day": after[0],
                 "after_time": after[1],
                 "after_id": after[2],
@@ -224,3 +240,17 @@ async def retry_failed(connection: Connection, portal: str, steps: Sequence[str]
         [portal, list(steps), first, last],
     )
     return cursor.rowcount
+
+
+async def adopt_rules(
+    connection: Connection, portal: str, step: str, first: date, last: date, rules: Sequence[str], since: datetime
+) -> None:
+    """Write down `rules` for the days' finished calls of before rules were, if they finished after the rules last changed."""
+    await connection.execute(
+        """
+        UPDATE call_steps s SET rules = %s FROM calls c
+        WHERE s.portal = %s AND s.step = %s AND s.rules IS NULL AND s.input_key IS NOT NULL AND s.updated_at >= %s
+            AND c.portal = s.portal AND c.call_id = s.call_id AND c.day BETWEEN %s AND %s
+        """,
+        [list(rules), portal, step, since, first, last],
+    )

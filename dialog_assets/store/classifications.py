@@ -12,18 +12,20 @@ from dialog_assets.store.pool import Connection, Row
 async def replace(connection: Connection, portal: str, call_id: int, rows: Sequence[Row]) -> None:
     """Make `rows` the call's categories.
 
-    Each has category, category_version, confidence, reason, criteria, prompt_version, model, cost_rub.
+    Each has category, category_version, confidence, reason, criteria, prompt_version, model, cost_rub; made_from is the key
+    of the dialog.
     """
     await connection.execute("DELETE FROM classifications WHERE portal = %s AND call_id = %s", [portal, call_id])
     async with connection.cursor() as cursor:
         await cursor.executemany(
             """
             INSERT INTO classifications
-                (portal, call_id, category, category_version, confidence, reason, criteria, prompt_version, model, cost_rub)
+                (portal, call_id, category, category_version, confidence, reason, criteria, prompt_version, model, cost_rub,
+                made_from)
             VALUES (%(portal)s, %(call_id)s, %(category)s, %(category_version)s, %(confidence)s, %(reason)s, %(criteria)s,
-                %(prompt_version)s, %(model)s, %(cost_rub)s)
+                %(prompt_version)s, %(model)s, %(cost_rub)s, %(made_from)s)
             """,
-            [{**row, "portal": portal, "call_id": call_id} for row in rows],
+            [{"made_from": None, **row, "portal": portal, "call_id": call_id} for row in rows],
         )
 
 

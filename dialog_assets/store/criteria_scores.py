@@ -28,12 +28,18 @@ async def scored(connection: Connection, portal: str, call_id: int, dialog_key: 
 
 
 async def put(connection: Connection, portal: str, call_id: int, dialog_key: str, rows: Sequence[Row]) -> None:
-    """Write scores of a dialog, and remove those of an earlier text of it, which they would contradict.
+    """Write scores of a dialog. Those of an earlier text of it, which they would contradict, are withdrawn.
 
     Each row has criterion, version, applicable, score, text, quotes, prompt_version, model, cost_rub.
     """
     await connection.execute(
-        "DELETE FROM criteria_scores WHERE portal = %s AND call_id = %s AND dialog_key <> %s",
+        """
+        WITH earlier AS (
+            DELETE FROM criteria_scores r WHERE portal = %s AND call_id = %s AND dialog_key <> %s RETURNING r.*
+        )
+        INSERT INTO withdrawn_results (portal, call_id, step, result)
+        SELECT portal, call_id, 'criteria_scores', to_jsonb(earlier) FROM earlier
+        """,
         [portal, call_id, dialog_key],
     )
     async with connection.cursor() as cursor:

@@ -23,13 +23,18 @@ async def put(
     prompt_version: str,
     model: str,
     cost_rub: Decimal,
+    refused: Sequence[str] = (),
+    made_from: str | None = None,
 ) -> None:
-    """Write a call's corrected dialog, replacing an earlier one."""
+    """Write a call's corrected dialog, replacing an earlier one.
+
+    refused: what of the model's answers could not be used. made_from: the key of the dialog that was corrected.
+    """
     await connection.execute(
         upsert(
             "fixed_dialogs",
             ("portal", "call_id"),
-            ("turns", "edits", "prompt_version", "model", "cost_rub"),
+            ("turns", "edits", "refused", "made_from", "prompt_version", "model", "cost_rub"),
             touch="created_at",
         ),
         {
@@ -37,6 +42,8 @@ async def put(
             "call_id": call_id,
             "turns": Jsonb([turn.as_json() for turn in turns]),
             "edits": Jsonb(list(edits)),
+            "refused": Jsonb(list(refused)),
+            "made_from": made_from,
             "prompt_version": prompt_version,
             "model": model,
             "cost_rub": cost_rub,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from dialog_assets.portals import Portal
@@ -22,6 +23,21 @@ async def record(connection: Connection, portal: Portal) -> None:
     """Write the portal's present categories and criteria."""
     for statement, values in statements(portal):
         await connection.execute(statement, values)
+
+
+async def categories_since(connection: Connection, portal: Portal) -> datetime:
+    """When the newest of the portal's present categories, in their present wording, was first seen."""
+    cursor = await connection.execute(
+        """
+        SELECT max(c.first_seen_at) AS since FROM categories c
+        JOIN unnest(%s::text[], %s::text[]) AS now (name, version) USING (name, version) WHERE c.portal = %s
+        """,
+        [[one.name for one in portal.categories], [one.version for one in portal.categories], portal.portal],
+    )
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101 - an aggregate gives a row
+    since: datetime = row["since"]
+    return since
 
 
 def statements(portal: Portal) -> list[tuple[str, list[Any]]]:

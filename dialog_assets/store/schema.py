@@ -30,6 +30,7 @@ PARTITIONED_TABLES = (
     "entity_summaries",
     "call_steps",
     "unreadable_rows",
+    "withdrawn_results",
     "ledger",
 )
 

@@ -202,6 +202,9 @@ def test_a_summary_is_made_of_the_scores_that_count_now(database: str, portals: 
         await put_scores(pool, 2, score("client_need", old, 4), score("agreements", other, 6))
         await put_scores(pool, 3, score("client_need", old, 5), score("client_need", new, None))
         await put_scores(pool, 4, score("client_need", old, 9))
+        labels = [f"client_need@{old}", f"client_need@{new}", f"agreements@{other}"]
+        for number in (1, 2, 3, 4):
+            await classify(pool, number, category("order", *labels))
         both = [(1, "client_need", 8), (2, "agreements", 6), (2, "client_need", 4)]
         assert await inputs(pool, {"client_need": new, "agreements": other}) == both
         assert await inputs(pool, {"client_need": "third"}) == [both[0], both[2]]
@@ -209,6 +212,9 @@ def test_a_summary_is_made_of_the_scores_that_count_now(database: str, portals: 
         assert await inputs(pool, {"client_need": old}) == reverted, "going back to a wording goes back to its scores"
         assert await inputs(pool, {"agreements": other}) == [both[1]]
         assert await inputs(pool, {}) == []
+        await classify(pool, 2, category("order", f"client_need@{old}"))
+        await classify(pool, 1, category("price"))
+        assert await inputs(pool, {"client_need": new, "agreements": other}) == [both[2]], "what is selected now"
 
     with_pool(database, work)
 
