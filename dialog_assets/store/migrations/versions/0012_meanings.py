@@ -4,8 +4,8 @@ from alembic import op
 from psycopg import sql
 from sqlalchemy import text
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 TABLES = {
     "users": "employees who are named by calls, as the portal gave them last",
