@@ -30,7 +30,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from dialog_assets.folders import FolderUnusable, is_private, make_private
-from dialog_assets.store.embedded_programs import Programs, Trouble
+from dialog_assets.store.embedded_programs import NEEDED_MEGABYTES, Programs, Trouble, reason
 from dialog_assets.store.errors import DatabaseUnreachable
 
 if sys.platform != "win32":
@@ -73,9 +73,9 @@ def url(folder: Path, database: str) -> str:
         except (Trouble, FolderUnusable) as trouble:
             raise DatabaseUnreachable(str(trouble)) from None
         except (OSError, subprocess.SubprocessError, psutil.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            told = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise DatabaseUnreachable(
-                f"The embedded Postgres in {folder} does not start ({reason}): make room and let this user write there, or set "
+                f"The embedded Postgres in {folder} does not start ({told}): make room and let this user write there, or set "
                 "DATABASE_URL to another Postgres."
             ) from None
     return f"postgresql://postgres@/{database}?host={quote(str(server.sockets))}&port={server.port}"
@@ -249,6 +249,12 @@ class Holding:
             )
         new = self.folder.with_name(f"{self.folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
+        free = shutil.disk_usage(self.folder.parent).free // 1_000_000
+        if free < NEEDED_MEGABYTES:
+            raise Trouble(
+                f"The disk of {self.folder.parent} has {free} MB free, a new database needs {NEEDED_MEGABYTES}: make room, or set "
+                "DIALOG_ASSETS_DATA to a folder on another disk."
+            )
         new.mkdir(mode=0o700)
         try:
             programs.take_over(new)
@@ -365,6 +371,4 @@ def _told(log: Path, begin: int) -> str:
     """Why a server ended, by what it wrote into its log since `begin`."""
     with log.open("rb") as file:
         file.seek(begin)
-        lines = file.read(1_000_000).decode(errors="replace").splitlines()
-    fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line] or lines
-    return fatal[-1].rpartition("FATAL:")[2].rpartition("PANIC:")[2].strip() if fatal else "it ends without a word"
+        return reason(file.read(1_000_000).decode(errors="replace"))

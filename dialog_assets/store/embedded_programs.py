@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,10 @@ _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 _SYSTEM_PATHS = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
 _LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 """The same on every machine, whatever its locales, with the alphabets of the whole world."""
+_SMALL = ("--wal-segsize=4",)
+"""Megabytes; by the usual 16 the log of changes keeps 80 of them, more than all tables of a small company."""
+NEEDED_MEGABYTES = 80
+"""Room for the databases, tables and log of changes that a first command makes."""
 
 
 class Trouble(DialogAssetsError):
@@ -79,7 +84,7 @@ class Programs:
 
     def initialise(self, folder: Path) -> None:
         """Make a database in an empty folder. Raises Trouble with what initdb says."""
-        command = [self._program("initdb"), "-D", _seen(folder), "-U", "postgres", "--auth=trust", *_LOCALE]
+        command = [self._program("initdb"), "-D", _seen(folder), "-U", "postgres", "--auth=trust", *_LOCALE, *_SMALL]
         done = subprocess.run(
             command,
             **self._apart(folder),
@@ -90,10 +95,9 @@ class Programs:
             check=False,
         )
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if "removing" not in line and line.strip()]
             raise Trouble(
-                f"The embedded Postgres cannot make its database in {folder.parent}: "
-                f"{lines[-1].strip() if lines else f'initdb ends with {done.returncode}'}; or set DATABASE_URL to another Postgres."
+                f"The embedded Postgres cannot make its database in {folder.parent}: {reason(done.stderr)}; mend that, or set "
+                "DATABASE_URL to another Postgres."
             )
 
     def start(
@@ -136,6 +140,16 @@ class Programs:
         except PermissionError:
             return False
         return done.returncode == 0
+
+
+def reason(output: str) -> str:
+    """Why a program of Postgres ended, by what it said: the first thing that it could not do."""
+    lines = [line.strip() for line in output.splitlines()]
+    for sign in ("No space left", "PANIC:", "FATAL:", "error:", ""):
+        for line in lines:
+            if sign in line and line:
+                return re.sub(r"^.*?\b[A-Z]+:\s+|^\w+: error: ", "", line)
+    return "it ends without a word"
 
 
 def installed() -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,3 +361,30 @@ def test_where_it_cannot_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     folder.rename(folder.with_name("away"))
     folder.write_text("a file")
     assert "Not a directory" in sentence()
+
+
+def test_a_full_disk_is_told_before_anything_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a database would only be in the way."""
+    usage = shutil.disk_usage(folder.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=50_000_000))
+    with pytest.raises(DatabaseUnreachable, match="has 50 MB free, a new database needs 80"):
+        embedded.url(folder, "postgres")
+    assert [path.name for path in folder.parent.iterdir()] == ["postgres.lock"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", "it ends without a word"),
+        ("2026-01-01 00:00:00 UTC [1] LOG:  begins\n2026-01-01 00:00:00 UTC [1] FATAL:  no\n... LOG:  ends", "no"),
+        (
+            "x FATAL:  later\nx PANIC:  could not write: No space left on device",
+            "could not write: No space left on device",
+        ),
+        ("initdb: error: directory is locked\ninitdb: removing", "directory is locked"),
+        ("something else\n", "something else"),
+    ],
+)
+def test_why_a_program_ended(said: str, told: str) -> None:
+    """The cause, not what followed from it."""
+    assert embedded_programs.reason(said) == told
