@@ -32,6 +32,7 @@ from pydantic import (
 
 from dialog_assets.audio.gate import Thresholds
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.hosts import place_of
 
 
 def _no_table(value: str) -> str:
@@ -45,7 +46,7 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 PortalId = Annotated[Slug, AfterValidator(_no_table)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-HostName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")]
+HostName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$"), AfterValidator(place_of)]
 WebAddress = Annotated[str, StringConstraints(pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])")]
 Vendor = Literal["openai", "anthropic", "deepseek"]
 Loc = tuple[int | str, ...]
@@ -114,6 +115,13 @@ class Bitrix24Settings(_Model):
     downloads: int = Field(8, ge=1, le=32, description="recordings downloaded at once")
     downloads_count: bool = Field(True, description="whether downloads count as requests in the bucket")
     record_hosts: tuple[HostName, ...] = Field((), description="hosts whose CALL_RECORD_URL may be fetched, over https")
+    link_hosts: tuple[HostName, ...] = Field(
+        (),
+        description="other names by which a self-hosted portal calls itself in its links, such as the inner server's",
+    )
+    plain_http: bool = Field(
+        False, description="whether the webhook's URL may begin with http:// (its secret is readable)"
+    )
     record_max_megabytes: int = Field(512, ge=1, description="larger recordings are refused")
     record_timeout_s: float = Field(900.0, gt=0, description="how long one recording may take")
 
@@ -409,6 +417,8 @@ def readable_portals(folder: Path) -> tuple[list[Portal], list[str]]:
         mistakes += problems
         if portal is not None and portal.portal in portals:
             mistakes.append(f"{path.name}: portal {portal.portal} has another file already; keep one of the two")
+        elif portal is not None and (other := _same_portal(portal, portals.values())) is not None:
+            mistakes.append(f"{path.name}: {other}; calls would be bought twice, under two names: keep one of the two")
         elif portal is not None:
             portals[portal.portal] = portal
     if not portals:
@@ -416,6 +426,26 @@ def readable_portals(folder: Path) -> tuple[list[Portal], list[str]]:
             mistakes or [f"{folder}: holds no portal file (*.yaml); copy portals/okna_sever.yaml of the project"]
         )
     return sorted(portals.values(), key=lambda portal: portal.portal), mistakes
+
+
+def _same_portal(portal: Portal, others: Iterable[Portal]) -> str | None:
+    """What shows that a portal is one of the `others` under another name: a credential, by its variable or its value, or the
+    domain."""
+    for other in others:
+        names = zip(portal.bitrix24.credentials, other.bitrix24.credentials, strict=False)
+        *_, (mine, its) = names
+        if portal.bitrix24.oauth is not None and other.bitrix24.oauth is not None and mine == its:
+            return f"bitrix24.oauth.refresh_token is {mine}, as for portal {other.portal}"
+        if (portal.bitrix24.oauth is None) != (other.bitrix24.oauth is None):
+            mine, its = "", "-"
+        if mine == its:
+            return f"bitrix24.webhook is {mine}, as for portal {other.portal}"
+        value = os.environ.get(mine, "").strip().rstrip("/")
+        if value and value == os.environ.get(its, "").strip().rstrip("/"):
+            return f"{mine} holds the same credential as {its}, that of portal {other.portal}"
+        if portal.domain == other.domain:
+            return f"domain is {portal.domain}, as for portal {other.portal}"
+    return None
 
 
 def read_portal(path: Path) -> tuple[Portal | None, list[str]]:

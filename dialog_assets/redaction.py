@@ -13,6 +13,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from dialog_assets.hosts import origin_of
+
 HIDDEN = "…"
 
 _NAMES = (
@@ -108,7 +110,10 @@ def host_only(link: Any) -> Any:
     """`https://host[:port]/…` of a link, `…` of another text, in lists and objects too; nothing stays nothing."""
     if isinstance(link, str) and link:
         found = _HOST.match(link)
-        return f"{found[1]}{found[2]}/{HIDDEN}".lower() if found else HIDDEN
+        place = origin_of(f"{found[1] or 'https:'}//{found[2]}") if found else None
+        if found is None or place is None:
+            return HIDDEN
+        return f"{place if found[1] else place.removeprefix('https:')}/{HIDDEN}"
     if isinstance(link, dict):
         return {name: host_only(value) for name, value in link.items()}
     if isinstance(link, list):
@@ -117,7 +122,7 @@ def host_only(link: Any) -> Any:
 
 
 _HOST = re.compile(
-    r"((?:[a-z][a-z0-9+.-]{0,20}:)?//)(?:[^/\\?#@\s]{0,200}@)?(\[[0-9a-f:.]{2,60}\](?::\d{1,5})?|[^/?#@\\\s\[\]]{1,260})",
+    r"([a-z][a-z0-9+.-]{0,20}:)?//(?:[^/\\?#@\s]{0,200}@)?(\[[0-9a-f:.]{2,60}\](?::\d{1,5})?|[^/?#@\\\s\[\]]{1,260})",
     re.IGNORECASE,
 )
 

@@ -391,3 +391,37 @@ def test_what_would_break_a_night_is_told_when_the_file_is_read(
     [mistake] = [sentence for sentence in mistakes_of(tmp_path) if told in sentence][:1]
     assert len(mistake) < 250
     assert "\n" not in mistake
+
+
+@pytest.mark.parametrize(
+    ("second", "environment", "told"),
+    [
+        ({"domain: acme.bitrix24.ru": "domain: other.bitrix24.ru"}, {}, "bitrix24.webhook is ACME_WEBHOOK, as for portal acme"),
+        ({"ACME_WEBHOOK": "TWIN_WEBHOOK"}, {}, "domain is acme.bitrix24.ru, as for portal acme"),
+        (
+            {"ACME_WEBHOOK": "TWIN_WEBHOOK", "domain: acme.bitrix24.ru": "domain: other.bitrix24.ru"},
+            {"ACME_WEBHOOK": "https://acme.bitrix24.ru/rest/1/s3cr3t/", "TWIN_WEBHOOK": "https://acme.bitrix24.ru/rest/1/s3cr3t"},
+            "TWIN_WEBHOOK holds the same credential as ACME_WEBHOOK, that of portal acme",
+        ),
+        ({"ACME_WEBHOOK": "TWIN_WEBHOOK", "domain: acme.bitrix24.ru": "domain: other.bitrix24.ru"}, {}, None),
+    ],
+)  # fmt: skip
+def test_one_portal_under_two_names(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    second: dict[str, str],
+    environment: dict[str, str],
+    told: str | None,
+) -> None:
+    """The same variable, the same credential or the same domain: its calls would be bought twice, so the second is refused."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    text = GOOD.replace("portal: acme\n", "portal: twin\n")
+    for old, new in second.items():
+        text = text.replace(old, new)
+    write(tmp_path)
+    write(tmp_path, text, "twin.yaml")
+    portals, mistakes = readable_portals(tmp_path)
+    assert [portal.portal for portal in portals] == (["acme"] if told else ["acme", "twin"])
+    assert len(mistakes) == (told is not None)
+    assert told is None or (told in mistakes[0] and "s3cr3t" not in mistakes[0])

@@ -55,6 +55,7 @@ PASSING = frozenset(
         "recording_changed",
         "recording_too_slow",
         "recording_unreachable",
+        "recording_elsewhere",  # as soon as a setting, the portal's or its file's, says whose host that is
         "recording_untrusted",  # as soon as its certificate is trusted
         "missing_in_storage",  # another upload
         "archived_file_missing",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -67,7 +67,8 @@ class Bitrix24Client:
 
     `credential`: an inbound webhook's whole URL (a secret), or any Credential such as oauth.OAuth. `pacer` lets each
     request leave, batches and, unless `downloads_count` is off, downloads included. `attempts` bounds how often one
-    request is sent. `operating_limit_s` is the portal's limit of operating time, `patience_s` how long one call may wait
+    request is sent. `link_hosts` are other names of the portal in its links.
+    `operating_limit_s` is the portal's limit of operating time, `patience_s` how long one call may wait
     for it. `timeout` in seconds by phase. `sleep`, `operating` and `transport` are seams for tests.
     Raises Bitrix24AccessError at once when the URL has not the form of a webhook.
     """
@@ -82,6 +83,7 @@ class Bitrix24Client:
         operating_limit_s: float = LIMIT_S,
         patience_s: float = PATIENCE_S,
         downloads_count: bool = True,
+        link_hosts: Iterable[str] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         operating: OperatingTime | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -91,6 +93,7 @@ class Bitrix24Client:
         self._pacer = pacer
         self.attempts = attempts
         self._downloads_count = downloads_count
+        self.link_hosts = tuple(link_hosts)
         self._patience_s = patience_s
         self._sleep = sleep
         self._operating = operating or OperatingTime(operating_limit_s)

@@ -1,10 +1,12 @@
-"""What a request is sent with: the protocol that webhook.py and oauth.py keep, and addresses as comparable texts."""
+"""What a request is sent with: the protocol that webhook.py and oauth.py keep, and how a renamed portal is known."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from dialog_assets.hosts import origin, origin_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +62,6 @@ def renamed(base: str, method: str, location: str) -> str | None:
     ):
         return None
     return f"{moved}{old.path}"
-
-
-def origin(scheme: str, host: str, port: int | None) -> str:
-    """`scheme://host[:port]`, lower-case, without a scheme's default port, so that equal places are equal texts."""
-    shown = f"[{host}]" if ":" in host else host
-    default = {"http": 80, "https": 443}.get(scheme.lower())
-    return f"{scheme}://{shown}".lower() + (f":{port}" if port not in (None, default) else "")
-
-
-def origin_of(url: str) -> str | None:
-    """The origin of a URL, None when it has none."""
-    try:
-        parts = urlsplit(url)
-        return origin(parts.scheme, parts.hostname, parts.port) if parts.scheme and parts.hostname else None
-    except ValueError:
-        return None
 
 
 _SHORTEST_SECRET = 6

@@ -19,7 +19,6 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 
 from dialog_assets.bitrix24.client import USER_AGENT, Bitrix24Client, unavailable
-from dialog_assets.bitrix24.credentials import origin_of
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
     Bitrix24Error,
@@ -28,6 +27,8 @@ from dialog_assets.bitrix24.errors import (
     classify,
 )
 from dialog_assets.bitrix24.outside import NotAllowedError, OutsideHosts
+from dialog_assets.bitrix24.own_links import ForeignLinkError, own_link
+from dialog_assets.hosts import origin_of
 
 __all__ = ["MAX_BYTES", "TIMEOUT_S", "Downloaded", "Place", "RecordingUnavailableError", "Way", "download"]
 
@@ -226,20 +227,22 @@ async def _try(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHost
     """One request from where the transfer stopped; None when the file is complete, else the failure."""
     place = transfer.place
     url = place.url
-    if place.way != "provider" and origin_of(url) != client.origin:
-        return _elsewhere(place)
-    for _ in range(_REDIRECTS + 1):
+    for step in range(_REDIRECTS + 1):
         try:
+            if place.way != "provider":
+                url = _at_home(client, url, redirected=step > 0)
             async with _opened(client, transfer, outside, url) as response:
                 if response.is_redirect:
                     target = urljoin(url, response.headers.get("location", ""))
                     if place.way != "provider" and _is_renamed(url, target):
-                        return _elsewhere(place)
+                        return _elsewhere(place, urlsplit(target).hostname or "")
                     url = target
                     continue
                 return await _receive(response, transfer)
+        except ForeignLinkError as error:
+            failure: Bitrix24Error = _elsewhere(place, error.host)
         except NotAllowedError as error:
-            failure: Bitrix24Error = RecordingUnavailableError("refused", place.name, description=str(error))
+            failure = RecordingUnavailableError("refused", place.name, description=str(error))
         except httpx2.RequestError as error:
             failure = transfer.short() if transfer.received else unavailable(_METHOD, error)
         except (httpx2.InvalidURL, ValueError):
@@ -255,9 +258,26 @@ def _is_renamed(url: str, target: str) -> bool:
     return same and origin_of(url) != origin_of(target)
 
 
-def _elsewhere(place: Place) -> RecordingUnavailableError:
+def _at_home(client: Bitrix24Client, url: str, *, redirected: bool) -> str:
+    """A link of the portal at the portal's own origin; a redirect of it may lead to an allowed host outside.
+
+    Raises ForeignLinkError, ValueError.
+    """
+    try:
+        return own_link(url, client.origin, client.link_hosts)
+    except ForeignLinkError:
+        if redirected:
+            return url  # whether that host may be asked, it decides itself
+        raise
+
+
+def _elsewhere(place: Place, host: str) -> RecordingUnavailableError:
     """The secret in the URL goes nowhere else; where the portal is now, the portal itself must say."""
-    error = RecordingUnavailableError("refused", place.name, description="its address is outside the portal")
+    advice = (
+        f"the portal's links name the host {host}: correct the portal's own address in its settings, or, if it is the same "
+        "portal, name it under bitrix24.link_hosts in the portal file"
+    )
+    error = RecordingUnavailableError("elsewhere", place.name, description=advice)
     error.outdated = True
     return error
 

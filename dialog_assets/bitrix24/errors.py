@@ -109,12 +109,22 @@ class RowError(Bitrix24DataError):
 
 
 RecordingReason = Literal[
-    "gone", "refused", "not_audio", "truncated", "changed", "too_large", "too_slow", "unreachable", "untrusted"
+    "gone",
+    "refused",
+    "not_audio",
+    "truncated",
+    "changed",
+    "too_large",
+    "too_slow",
+    "unreachable",
+    "untrusted",
+    "elsewhere",
 ]
 """gone: no such file, or in the trash · refused: no right to it, a bad link, a redirect elsewhere · not_audio: the bytes are
 no audio · truncated: fewer bytes came than the Disk says · changed: it is longer or shorter than the Disk said, so it was
 replaced in the meantime · too_large: above the caller's limit · too_slow: not there within the caller's time · unreachable: the
-host outside the portal does not answer · untrusted: nor does it show a certificate to trust."""
+host outside the portal does not answer · untrusted: nor does it show a certificate to trust · elsewhere: the portal's
+link names a host that is not known to be the portal's."""
 
 _RECORDING_TEXTS: dict[RecordingReason, str] = {
     "gone": "the file is not there any more",
@@ -125,6 +135,7 @@ _RECORDING_TEXTS: dict[RecordingReason, str] = {
     "too_large": "the file is larger than allowed",
     "too_slow": "the file did not come in the time allowed",
     "unreachable": "the provider's host does not answer",
+    "elsewhere": "its address is outside the portal",
     "untrusted": "the provider's host cannot be trusted",
 }
 

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 import httpx2
 
 from dialog_assets import certificates
-from dialog_assets.bitrix24.credentials import Access, origin_of, renamed, without
+from dialog_assets.bitrix24.credentials import Access, renamed, without
 from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify
 from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
+from dialog_assets.hosts import is_loopback, origin_of
 from dialog_assets.said import LONGEST, said, said_code
 
 TOKEN_URL = "https://oauth.bitrix24.tech/oauth/token/"  # noqa: S105 - an address
@@ -201,7 +202,7 @@ class OAuth:
                 return Grant(
                     access_token=str(body["access_token"]),
                     refresh_token=str(body["refresh_token"]),
-                    base=_base(endpoint) or self._base,
+                    base=_base(endpoint, self._base, self._application.token_url) or self._base,
                     version=version,
                     authorisation=self._application.authorisation,
                 )
@@ -262,11 +263,28 @@ def _decoded(content: bytes) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _base(endpoint: object) -> str | None:
-    """A client_endpoint as a base, None when it is none."""
-    if not isinstance(endpoint, str) or origin_of(endpoint) is None:
+def _base(endpoint: object, known: str, token_url: str) -> str | None:
+    """A client_endpoint as a base, None when it is none: the token goes there, so it must be the name of a host, over https.
+
+    `known` is the base so far: its own scheme and host are good in any case. An authorisation server on this machine may
+    name a portal on this machine.
+    """
+    place = origin_of(endpoint) if isinstance(endpoint, str) else None
+    if not isinstance(endpoint, str) or place is None:
         return None
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("https", "http") or parts.query or parts.username:
+    parts, found = urlsplit(endpoint), urlsplit(place)
+    host = found.hostname or ""
+    if parts.query or parts.fragment or "@" in parts.netloc or "\\" in endpoint or not parts.path.startswith("/"):
         return None
-    return endpoint.rstrip("/") + "/"
+    here = is_loopback(host) and is_loopback(urlsplit(token_url).hostname or "")
+    if place != origin_of(known) and not here and (found.scheme != "https" or _is_address(host)):
+        return None
+    return f"{place}{parts.path.rstrip('/')}/"
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is an IP address in any of the spellings that a resolver takes, or this machine."""
+    if host == "localhost" or host.endswith(".localhost") or ":" in host:
+        return True
+    last = host.rpartition(".")[2]
+    return last.isdecimal() or (last.startswith("0x") and all(digit in "0123456789abcdef" for digit in last[2:]))

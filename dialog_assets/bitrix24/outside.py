@@ -18,9 +18,14 @@ import httpx2
 
 from dialog_assets import certificates
 from dialog_assets.bitrix24.quiet import silence_urls
+from dialog_assets.hosts import host_of, origin_of, place_of
 
 _TIMEOUT = httpx2.Timeout(10.0, read=60.0)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NEVER = tuple(
+    map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10", "::/96", "::ffff:0:0:0/96", "100::/64", "3fff::/20"))
+)
+"""Local translation, site-local, addresses that stand for IPv4 ones in ways given up long ago, nowhere, documentation."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -44,6 +49,8 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is not None:
             return is_public(str(inner))
+        if any(ip in network for network in _NEVER) or int(ip) >> 32 & 0xFFFFFFFF in (0x5EFE, 0x02005EFE):
+            return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -62,7 +69,7 @@ class OutsideHosts:
         verify: ssl.SSLContext | None = None,
     ) -> None:
         silence_urls()
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = frozenset(map(place_of, hosts))
         self._resolve = resolve
         self._allowed = allowed
         self._verify = verify or certificates.context()
@@ -72,19 +79,14 @@ class OutsideHosts:
 
     def names(self, url: str) -> bool:
         """Whether the host of `url` is an allowed one."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            return False
-        host = (parts.hostname or "").lower()
-        return (host if port in (None, 443) else f"{host}:{port}") in self._hosts
+        place = origin_of(url)
+        return place is not None and place.partition("://")[2] in self._hosts
 
     @asynccontextmanager
     async def stream(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
         """Open a GET without following redirects. Raises NotAllowedError before anything is sent, httpx2.RequestError."""
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host = host_of(parts.hostname or "")
         if parts.scheme != "https":
             raise NotAllowedError("outside the portal only https is opened")
         if not self.names(url):

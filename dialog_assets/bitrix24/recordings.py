@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs
 
 from dialog_assets.bitrix24.client import Answer, Bitrix24Client
-from dialog_assets.bitrix24.credentials import origin_of
 from dialog_assets.bitrix24.downloads import MAX_BYTES, TIMEOUT_S, Downloaded, Place, Way, download
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
@@ -33,7 +32,7 @@ Found = Place | Bitrix24Error
 
 _WAYS: Sequence[Way] = ("disk", "activity", "provider")
 
-_CLOSED = ("gone", "refused")
+_CLOSED = ("gone", "refused", "elsewhere")
 """Reasons after which another way may still lead to the recording."""
 
 
@@ -198,14 +197,9 @@ class Recordings:
         file = next((file for file in files if file.id == one.file_id), files[0] if len(files) == 1 else None)
         if file is None:
             return RecordingUnavailableError("gone", name, description="the activity shows no such file")
-        parts, own = urlsplit(file.url), urlsplit(self._client.origin)
-        # These links are http even where the portal is https: the token in them goes over the portal's own scheme.
-        same = (parts.hostname or "").lower() == own.hostname and origin_of(file.url) is not None
-        if not same:
-            return RecordingUnavailableError("refused", name, description="its address is outside the portal")
-        if not parse_qs(parts.query).get("auth"):
+        if not parse_qs(file.url.partition("?")[2].partition("#")[0]).get("auth"):
             return RecordingUnavailableError("refused", name, description="its link holds no token")
-        return Place("activity", name, urlunsplit((own.scheme, own.netloc, parts.path, parts.query, "")))
+        return Place("activity", name, file.url)
 
     async def _at_provider(self, wanted: Sequence[Wanted]) -> dict[int, Found]:
         method = "voximplant.statistic.get"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from dialog_assets.bitrix24.credentials import Access, origin, origin_of, renamed, without
+from dialog_assets.bitrix24.credentials import Access, renamed, without
 from dialog_assets.bitrix24.errors import Bitrix24AccessError
+from dialog_assets.hosts import is_loopback, origin, origin_of
 
 _PATH = re.compile(r"^(?P<prefix>/.*)?/rest/(?P<user>\d+)/(?P<secret>[^/]+)/?$")
 
@@ -14,24 +15,31 @@ _PATH = re.compile(r"^(?P<prefix>/.*)?/rest/(?P<user>\d+)/(?P<secret>[^/]+)/?$")
 class Webhook:
     """An inbound webhook URL `https://{portal}/rest/{user}/{secret}/`; its repr holds no secret.
 
-    Raises Bitrix24AccessError when the URL has another form, without repeating it.
+    `plain_http`: http:// is allowed to other machines too. Raises Bitrix24AccessError when the URL has another form, without
+    repeating it.
     """
 
     is_application = False
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, plain_http: bool = False) -> None:
         try:
             parts = urlsplit(url.strip())
-            port = parts.port
+            place = origin(parts.scheme, parts.hostname or "", parts.port)
         except ValueError:
-            parts, port = urlsplit(""), None
+            parts, place = urlsplit(""), ""
         path = _PATH.match(parts.path)
         if parts.scheme not in ("https", "http") or not parts.hostname or path is None or parts.query or parts.username:
             raise Bitrix24AccessError(
                 "webhook_url", advice="expected the inbound webhook's URL: https://PORTAL/rest/USER/SECRET/"
             )
+        if parts.scheme == "http" and not (plain_http or is_loopback(parts.hostname)):
+            raise Bitrix24AccessError(
+                "plain_http",
+                advice=f"the webhook URL begins with http://, so its secret would cross the network for all to read: write "
+                f"https://{parts.hostname}/…, or allow it by bitrix24.plain_http in the portal file",
+            )
         self._secret = path["secret"]
-        self._access = Access(f"{origin(parts.scheme, parts.hostname, port)}{parts.path.rstrip('/')}/")
+        self._access = Access(f"{place}{parts.path.rstrip('/')}/")
 
     def __repr__(self) -> str:
         return f"Webhook({self.origin})"

@@ -97,12 +97,14 @@ class Bitrix24Resource(dg.ConfigurableResource[None]):
             credential = _application(portal, settings.oauth, pool)
         else:
             name = settings.webhook or ""
-            credential = Webhook(required(name, f"the inbound webhook URL of portal {portal.portal}"))
+            url = required(name, f"the inbound webhook URL of portal {portal.portal}")
+            credential = Webhook(url, plain_http=settings.plain_http)
         async with Bitrix24Client(
             credential,
             pacer=PostgresPacer(pool, portal.portal, settings.bucket_size, settings.drain_per_second),
             operating_limit_s=settings.operating_limit_s,
             downloads_count=settings.downloads_count,
+            link_hosts=settings.link_hosts,
         ) as client:
             yield client
 

@@ -7,6 +7,7 @@ from datetime import date
 
 from psycopg import errors, sql
 
+from dialog_assets.hosts import place_of
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.staging import copy_rows, stage
 from dialog_assets.store.upsert import upsert
@@ -128,7 +129,7 @@ async def write(
     as a change of both entities, and waits for its summary again. `failed` are the calls that may be failed at step
     `calls`: those among `rows` read well now.
     """
-    hosts = {f"https://{host.lower()}/…": f"link:{host.lower()}" for host in record_hosts}
+    hosts = {f"https://{place_of(host)}/…": f"link:{place_of(host)}" for host in record_hosts}
     unique = {row["call_id"]: row for row in rows}
     cursor = await connection.execute(_KNOWN, [list(unique), portal], prepare=False)
     known = {row["call_id"] for row in await cursor.fetchall()}
