@@ -257,6 +257,18 @@ class ModelChoice(_Model):
         return self.api_key or VENDOR_API_KEYS[self.vendor]
 
 
+class Ceiling(_Model):
+    """How much one call, or one entity, may cost at one step of the LLMs without a result; then it fails: ceiling_reached.
+
+    Asked for again by a person (--retry-failed) it has as much once more.
+    """
+
+    tries: int = Field(
+        12, ge=1, le=1000, description="purchases that brought nothing, those that may not be on the bill too"
+    )
+    rub: Decimal = Field(Decimal(100), gt=0, le=1_000_000, description="roubles since the last result")
+
+
 class LLMSettings(_Model):
     """Models by step, and how their bills become roubles."""
 
@@ -267,6 +279,7 @@ class LLMSettings(_Model):
     criteria: ModelChoice
     summary: ModelChoice
     criteria_per_request: int = Field(6, ge=1, le=50)
+    ceiling: Ceiling = Ceiling()
 
     def roubles(self, cost_usd: Decimal) -> Decimal:
         """Dollars in roubles, to six places."""

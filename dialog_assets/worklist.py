@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 import psycopg
 
 from dialog_assets.errors import DialogAssetsError, first_of
+from dialog_assets.interruption import on_interruption
 from dialog_assets.store import call_steps, ledger
 from dialog_assets.store.errors import LockLost
 from dialog_assets.store.pool import Connection, Patience, Pool
@@ -29,10 +30,16 @@ log = logging.getLogger("dialog_assets")
 PROGRESS_EVERY_S = 10.0
 BREAKER_LIMIT = 10
 GRACE_S = 60.0
+INTERRUPTION_GRACE_S = 8.0
+"""How long what is in flight may take to end when the run is asked to: docker and Kubernetes kill after 10 s and 30 s."""
 
 
 class StepStopped(DialogAssetsError):
     """One broken key stops the day: a refused credential, an empty balance, or too many failures in a row."""
+
+
+class StepInterrupted(StepStopped):
+    """Somebody ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class Work(Generic[I]):
     day_done: Callable[[date], Awaitable[None]]
     breaker_limit: int = BREAKER_LIMIT
     grace_s: float = GRACE_S
+    interruption_grace_s: float = INTERRUPTION_GRACE_S
 
     _left: Counter[date] = field(default_factory=Counter, init=False)
     _fed_to: date = field(default=date.min, init=False)
@@ -95,7 +103,6 @@ class Work(Generic[I]):
     _telling: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _states: Counter[str] = field(default_factory=Counter, init=False)
     _outages: int = field(default=0, init=False)
-    _alike: tuple[str | None, int] = field(default=(None, 0), init=False)
     _stop: StepStopped | None = field(default=None, init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _last_line: float = field(default_factory=time.monotonic, init=False)
@@ -104,8 +111,13 @@ class Work(Generic[I]):
         """Work until the list is empty; returns how many items ended in which state.
 
         Raises StepStopped: then nothing new is begun, and what is in flight, perhaps paid for, may end within
-        `grace_s`. On any other error the items in flight are cancelled; what they had committed stays.
+        `grace_s`, or `interruption_grace_s` when the run is asked to end (StepInterrupted). On any other error the items in
+        flight are cancelled; what they had committed stays.
         """
+        with on_interruption(self._interrupt):
+            return await self._work()
+
+    async def _work(self) -> Counter[str]:
         slots = asyncio.Semaphore(self.concurrency)
         try:
             async with asyncio.TaskGroup() as group:
@@ -152,6 +164,20 @@ class Work(Generic[I]):
             self._stop = stop
             asyncio.get_running_loop().call_later(self.grace_s, self._cancel_all)
 
+    def _interrupt(self) -> None:
+        """The run is asked to end: as if the step stopped, with less time; also if it is stopping already."""
+        self._stop = self._stop or StepInterrupted(
+            f"{self.portal}/{self.step}: the run was ended; run it again to go on."
+        )
+        log.info(
+            "%s/%s: the run is asked to end: %d items in flight have up to %g s to do so",
+            self.portal,
+            self.step,
+            len(self._tasks),
+            self.interruption_grace_s,
+        )
+        asyncio.get_running_loop().call_later(self.interruption_grace_s, self._cancel_all)
+
     def _cancel_all(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -161,7 +187,10 @@ class Work(Generic[I]):
             if outcome.save is not None:
                 await outcome.save(connection)
             if outcome.paid:
-                await ledger.settle(connection, self.portal, outcome.paid)
+                failed = outcome.state == "failed"
+                if not (failed and outcome.next_try):
+                    await ledger.close_unused(connection, self.portal, outcome.paid)
+                await ledger.settle(connection, self.portal, outcome.paid, failure=outcome.reason if failed else None)
             await call_steps.record(
                 connection,
                 self.portal,
@@ -200,18 +229,12 @@ class Work(Generic[I]):
         self._states[outcome.state] += 1
         self._outages = self._outages + 1 if outcome.outage else 0
         reason = outcome.reason if outcome.state == "failed" else None
-        self._alike = (reason, self._alike[1] + 1 if reason == self._alike[0] else 1)
         if reason is not None:
             log.warning("%s/%s: %s failed: %s (%s)", self.portal, self.step, item.name, reason, outcome.detail)
         if self._outages >= self.breaker_limit:
             raise StepStopped(
                 f"{self.portal}/{self.step}: {self._outages} items in a row failed, the last with {reason} "
                 f"({outcome.detail}); the step stops, run it again when the service is well."
-            )
-        if reason is not None and self._alike[1] >= 2 * self.breaker_limit and not self._states["done"]:
-            raise StepStopped(
-                f"{self.portal}/{self.step}: the first {self._alike[1]} items all failed with {reason} "
-                f"({outcome.detail}); look at the settings, then run it again with --retry-failed."
             )
         if time.monotonic() - self._last_line >= PROGRESS_EVERY_S:
             self._last_line = time.monotonic()

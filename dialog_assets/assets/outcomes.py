@@ -15,7 +15,7 @@ from dialog_assets.bitrix24.errors import (
     RowError,
 )
 from dialog_assets.errors import DialogAssetsError
-from dialog_assets.llm.errors import LLMAnswerError, LLMRefused, LLMUnavailable
+from dialog_assets.llm.errors import LLMAnswerError, LLMCeilingReached, LLMRefused, LLMUnavailable
 from dialog_assets.resources.s3 import ArchivedFileMissing, ArchiveRefused, ArchiveUnavailable
 from dialog_assets.speech.errors import (
     OperationExpired,
@@ -61,6 +61,7 @@ PASSING = frozenset(
         "archived_file_missing",
         "archived_file_changed",  # by a run of the step before, at this moment
         "recognition_expired",
+        "llm_item_unanswered",  # the model answers others; the ceiling ends it
     }
 )
 """The item failed, and the next run tries again."""
@@ -92,6 +93,8 @@ def _reason(error: DialogAssetsError) -> str:
         return "recognition_expired"
     if isinstance(error, ArchivedFileMissing):
         return "archived_file_missing"
+    if isinstance(error, LLMCeilingReached):
+        return "ceiling_reached"
     if isinstance(error, RowError):
         return "row_unreadable"
     if isinstance(error, Bitrix24Error):

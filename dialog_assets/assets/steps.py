@@ -6,7 +6,7 @@ Not here: what a step does (its own module), which items it has (store), how the
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -15,18 +15,18 @@ from typing import Any, TypeVar
 import dagster as dg
 import psycopg
 
-from dialog_assets import certificates, proxies
+from dialog_assets import certificates, interruption, proxies
 from dialog_assets.assets import figures
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import call_steps, rules, withdrawn_results
+from dialog_assets.store import call_steps, ledger, rules, withdrawn_results
 from dialog_assets.store.call_steps import Pending
 from dialog_assets.store.faults import sentence
 from dialog_assets.store.leases import step_lock
 from dialog_assets.store.pool import Connection, Patience, Pool, open_pool
-from dialog_assets.worklist import Item, Outcome, Work
+from dialog_assets.worklist import INTERRUPTION_GRACE_S, Item, Outcome, Work
 
 UPSTREAM: dict[str, tuple[str, ...]] = {
     "calls": (),
@@ -52,6 +52,11 @@ KINDS: dict[str, set[str]] = {
     "criteria_scores": {"llm", "postgres"},
     "entity_summaries": {"llm", "postgres"},
 }
+
+log = logging.getLogger("dialog_assets")
+
+ANSWERS_KEPT_FOR = timedelta(days=14)
+"""How long an answer waits in the ledger for the run that takes it up; it repeats people's words."""
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the usual name of an item's type
 
@@ -168,6 +173,8 @@ class StepRun:
             handle=handle,
             concurrency=concurrency,
             day_done=self.day_done,
+            # Only here an answer in flight is lost with its price: elsewhere what was begun can be asked for again.
+            interruption_grace_s=INTERRUPTION_GRACE_S if "llm" in KINDS[self.step] else 0,
         ).run()
 
 
@@ -237,7 +244,7 @@ def run_step(
         # A library of a client that meets such a setting ends in a traceback of its own.
         certificates.check()
         proxies.check()
-        final, failures, findings = asyncio.run(
+        final, failures, findings = interruption.run(
             _through_faults(context.run_id, portal, step, days, postgres, core, tell_day)
         )
     except DialogAssetsError as error:
@@ -322,5 +329,19 @@ async def _work(
 
         async with step_lock(postgres.url, portal.portal, step, run_id) as lease:
             pool.lease = lease
+            if "llm" in KINDS[step]:
+                await pool.transact(lambda connection: _take_stock(connection, portal.portal, step))
             await core(StepRun(portal, step, days, pool, day_done, findings))
             return await pool.transact(read)
+
+
+async def _take_stock(connection: Connection, portal: str, step: str) -> None:
+    """Close in the ledger what earlier runs of the step, which have ended, asked for and left open."""
+    unheard = await ledger.close_left_behind(connection, portal, step, ANSWERS_KEPT_FOR)
+    if unheard:
+        log.warning(
+            "%s/%s: %d requests of a run that ended are booked at an estimate, as no answer to them came",
+            portal,
+            step,
+            unheard,
+        )

@@ -14,7 +14,7 @@ from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.environment import required
-from dialog_assets.store import call_steps
+from dialog_assets.store import call_steps, ledger
 from dialog_assets.store.pool import open_pool
 
 
@@ -94,6 +94,7 @@ async def retry_failed(url: str, portal: Portal, first: date, last: date, steps:
     """Let calls that failed for good be tried again: by all steps, or by those asked for."""
     async with open_pool(url, size=1) as pool, pool.connection() as connection:
         await call_steps.retry_failed(connection, portal.portal, steps or list(UPSTREAM), first, last)
+        await ledger.pardon(connection, portal.portal, steps or list(UPSTREAM), first, last)
 
 
 def run_days(

@@ -4,10 +4,13 @@
     ├── LLMRefused            nothing will be answered until a person acts: stop the step
     │   └── UnknownPrice      we refuse ourselves: a model without a price is not asked
     ├── LLMUnavailable        the vendor did not answer, retries are used up: try the item another time
-    ├── LLMRequestRejected    the vendor does not accept this one request (400, 413, 422): this item fails
+    ├── LLMItemUnanswered     it does not answer this question in time, and others it does: try the item another time
+    ├── LLMRequestRejected    the vendor does not accept this one request, and others it does: this item fails
+    │   └── LLMRequestTooLarge   for its length
     └── LLMAnswerError        answers came and were paid, none is of use: this item fails
         ├── LLMAnswerInvalid  they break the schema or the rules, also after feedback
         ├── LLMContentRefused the model declines
+        ├── LLMCeilingReached the item has cost enough without a result
         └── LLMTruncated      cut off, also with twice the room
 
 Here: the errors. Not here: when they are raised (router, prices).
@@ -38,8 +41,16 @@ class LLMUnavailable(LLMError):
     """No answer after all tries: network, timeouts, overload."""
 
 
+class LLMItemUnanswered(LLMError):
+    """No answer after all tries, though a small question asked then was answered: it is this item that is not."""
+
+
 class LLMRequestRejected(LLMError):
-    """The vendor does not accept this one request, for example because it is too long; others may succeed."""
+    """The vendor does not accept this one request; a small question asked then was accepted, or its code says so."""
+
+
+class LLMRequestTooLarge(LLMRequestRejected):
+    """The request is longer than the model's context, the vendor's limit for a request, or the account's for a minute."""
 
 
 class LLMAnswerError(LLMError):
@@ -68,4 +79,8 @@ class LLMContentRefused(LLMAnswerError):
 
 
 class LLMTruncated(LLMAnswerError):
-    """The answer does not fit the limit of output tokens, nor twice that limit."""
+    """The answer does not fit the limit of output tokens, nor twice that limit, or not the model's context."""
+
+
+class LLMCeilingReached(LLMAnswerError):
+    """What was bought for this item at this step brought no result, and is as much as the portal's file allows."""

@@ -42,23 +42,25 @@ class Usage:
         )
 
 
-Finish = Literal["stop", "length", "refusal"]
+Finish = Literal["stop", "length", "overflow", "refusal", "unknown"]
+"""How an answer ended: `overflow` in the end of the model's context, `unknown` without the vendor saying how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a ledger row says before there is an answer."""
+    """What a ledger row says before there is an answer. `estimate_usd`: what the answer will cost, about."""
 
     vendor: str
     model: str
     prompt: str
     prompt_version: str
     subject: Subject
+    estimate_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One paid answer, as the model wrote it."""
+    """One paid answer, as the model wrote it. `estimated`: the vendor did not tell its tokens, they and the cost are reckoned."""
 
     text: str
     usage: Usage
@@ -67,17 +69,21 @@ class Answer:
     finish: Finish
     latency_ms: int
     cost_usd: Decimal
+    estimated: bool = False
 
 
 class Ledger(Protocol):
     """Where a request is written down before it is sent, and its answer kept until the result is stored."""
 
     async def find(self, key: str) -> Answer | None:
-        """An answer already paid for and not settled yet."""
+        """An answer already paid for and not settled yet. One that cannot be read is set aside with its price."""
         ...
 
     async def ask(self, key: str, request_info: Asked) -> None:
-        """Commit, before sending, that `key` is being asked; called once for every try, and counts them."""
+        """Commit, before sending, that `key` is being asked, at its estimate; called once for every try.
+
+        An earlier try of the key that was never heard of again stays on the bill at its estimate. Raises LLMCeilingReached.
+        """
         ...
 
     async def answered(self, key: str, answer: Answer) -> None:
@@ -85,5 +91,13 @@ class Ledger(Protocol):
         ...
 
     async def failed(self, key: str, reason: str) -> None:
-        """Commit that the last try of `key` brought no answer; whether the vendor bills it is unknown."""
+        """Commit that the last try of `key` was not taken: it costs nothing, and counts as no attempt."""
+        ...
+
+    async def perhaps_paid(self, key: str, reason: str) -> None:
+        """Commit that the last try of `key` brought no answer and may be on the bill: it stays booked at its estimate."""
+        ...
+
+    async def set_aside(self, key: str, reason: str) -> None:
+        """Commit that nobody will use the answer of `key`: it is forgotten, and its price stays."""
         ...

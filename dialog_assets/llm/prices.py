@@ -7,8 +7,9 @@ A rate holds from its day `from` (UTC) until the next one of that model. Rates a
 `long_prompt` multiplies the whole request once its prompt exceeds the given tokens; `peak` multiplies it when it was
 sent in one of the UTC windows of the weekdays (1 = Monday). A Chinese holiday, off-peak at DeepSeek, is not known here,
 so that day is booked too high rather than too low. Capabilities: `json` is how an answer's shape is asked for, `limit`
-the name of the output limit, `effort` and `thinking` what keeps thinking lowest ("low" where the vendor's "none" is not
-certain), `store` and `cache_options` whether the request says "do not keep this" and "write no cache".
+the name of the output limit and `max_output` the most it can be, `effort` and `thinking` what keeps thinking lowest
+("low" where the vendor's "none" is not certain), `store` and `cache_options` whether the request says "do not keep this"
+and "write no cache".
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Caps(_Model):
 
     json_mode: Literal["schema", "object"] = Field(alias="json")
     limit: Literal["max_completion_tokens", "max_tokens"]
+    max_output: int = Field(gt=0)
     effort: Literal["none", "low"] | None
     thinking: Literal["disabled", "between_tools"] | None
     store: bool

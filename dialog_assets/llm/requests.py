@@ -19,6 +19,15 @@ CORRECTIONS = 2
 """How often a question is asked again whose answer is of no use."""
 
 
+CHARACTERS_PER_TOKEN = {"openai": 3.2, "anthropic": 2.0, "deepseek": 2.8}
+"""Of Russian speech; Anthropic's tokenizer is not public (facts/llm.md section 5)."""
+
+
+def estimated_tokens(vendor: str, characters: int) -> int:
+    """About how many tokens a Russian text of so many characters is at `vendor`; never 0."""
+    return max(1, round(characters / CHARACTERS_PER_TOKEN.get(vendor, 2.0)))
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """Whom a request is about: a call, or a CRM entity, of one portal's step."""
@@ -50,10 +59,17 @@ class LLMRequest(Generic[T]):
     check: Callable[[T], list[str]]
     corrections: int = CORRECTIONS
 
+    @property
+    def prompt_tokens(self) -> int:
+        """About how long the prompt is."""
+        return estimated_tokens(self.vendor, len(self.system) + len(self.user))
+
 
 def request_key(request: LLMRequest[Any], subject: Subject, attempt: int = 0) -> str:
-    """The ledger key: sha256 over everything that shapes the answer, and over whom it is about.
+    """The ledger key: sha256 over everything that is asked, and over whom it is about.
 
+    Not over who is asked and how much room the answer has: one that is paid for and not used yet serves also after
+    another model or limit was set. The exact text counts: what a changed setting puts into the prompt is another question.
     Two calls with the same words have two keys, so that each result has its own paid row. `attempt` counts the answers
     already had for this item's question: asking the same text again after a useless answer is a purchase of its own.
     """
@@ -63,9 +79,6 @@ def request_key(request: LLMRequest[Any], subject: Subject, attempt: int = 0) ->
         subject.call_id,
         subject.entity_type,
         subject.entity_id,
-        request.vendor,
-        request.model,
-        request.max_output_tokens,
         request.prompt,
         request.prompt_version,
         request.system,

@@ -3,6 +3,9 @@
 `asked` (may be in flight) → `answered` (paid for, the answer is kept here) → `settled` (the result is stored, the answer
 is forgotten). A request that came to nothing is `failed` until it is asked again. One that was paid for, or may have been,
 and brought nothing is `settled` with its price and a `failure`; asking anew is a row of its own.
+
+What language models are asked (rows with a `prompt`) is booked at its estimate from the start, `estimated`, until the
+answer's own price is known: so a row that nobody could close, as its run was killed, is on the bill all the same.
 """
 
 from __future__ import annotations
@@ -30,18 +33,22 @@ async def ask(connection: Connection, portal: str, request_key: str, row: Row) -
     """Write down the intent to ask; returns id and attempts of the row, which together name this try.
 
     `row` has vendor, model, step, day, rub_rate and, as far as they apply, call_id, entity_type, entity_id, prompt,
-    prompt_version, audio_seconds. A row of the same key that is not settled is used again, one attempt more.
+    prompt_version, audio_seconds, estimate and currency. A row of the same key that is not settled is used again, one
+    attempt more.
     """
     cursor = await connection.execute(
         """
         INSERT INTO ledger (portal, request_key, state, vendor, model, step, day, call_id, entity_type, entity_id,
-            prompt, prompt_version, rub_rate, audio_seconds)
+            prompt, prompt_version, rub_rate, audio_seconds, currency, cost, cost_rub, estimated)
         VALUES (%(portal)s, %(request_key)s, 'asked', %(vendor)s, %(model)s, %(step)s, %(day)s, %(call_id)s, %(entity_type)s,
-            %(entity_id)s, %(prompt)s, %(prompt_version)s, %(rub_rate)s, %(audio_seconds)s)
+            %(entity_id)s, %(prompt)s, %(prompt_version)s, %(rub_rate)s, %(audio_seconds)s, %(currency)s, %(estimate)s,
+            round(%(estimate)s * %(rub_rate)s, 6), %(estimate)s IS NOT NULL)
         ON CONFLICT (portal, request_key) WHERE state <> 'settled'
         DO UPDATE SET state = 'asked', attempts = ledger.attempts + 1, asked_at = now(), failure = NULL,
-            vendor_request_id = NULL, model = excluded.model, rub_rate = excluded.rub_rate,
-            audio_seconds = excluded.audio_seconds
+            vendor_request_id = NULL, vendor = excluded.vendor, model = excluded.model, rub_rate = excluded.rub_rate,
+            audio_seconds = excluded.audio_seconds, estimated = excluded.estimated,
+            currency = coalesce(excluded.currency, ledger.currency), cost = coalesce(excluded.cost, ledger.cost),
+            cost_rub = coalesce(excluded.cost_rub, ledger.cost_rub)
         RETURNING id, attempts
         """,
         {
@@ -51,6 +58,8 @@ async def ask(connection: Connection, portal: str, request_key: str, row: Row) -
             "prompt": None,
             "prompt_version": None,
             "audio_seconds": None,
+            "currency": None,
+            "estimate": None,
             **row,
             "portal": portal,
             "request_key": request_key,
@@ -117,7 +126,8 @@ async def not_taken(connection: Connection, portal: str, request_key: str, reaso
     """Record that the last try was refused before anything was done: it counts as no attempt, and its name is free again."""
     await connection.execute(
         """
-        UPDATE ledger SET state = 'failed', failure = %s, attempts = attempts - 1
+        UPDATE ledger SET state = 'failed', failure = %s, attempts = attempts - 1, estimated = false,
+            currency = NULL, cost = NULL, cost_rub = NULL
         WHERE portal = %s AND request_key = %s AND state = 'asked'
         """,
         [reason, portal, request_key],
@@ -193,13 +203,15 @@ async def answered(
     usage: dict[str, Any] | None = None,
     audio_seconds: Decimal | None = None,
     latency_ms: int | None = None,
+    estimated: bool = False,
 ) -> None:
     """Record what was bought and for how much, before it is used."""
     await connection.execute(
         """
         UPDATE ledger SET state = 'answered', answered_at = now(), answer = %(answer)s, model_returned = %(model_returned)s,
             vendor_request_id = %(vendor_request_id)s, usage = %(usage)s, audio_seconds = %(audio_seconds)s,
-            latency_ms = %(latency_ms)s, currency = %(currency)s, cost = %(cost)s, cost_rub = round(%(cost)s * rub_rate, 6)
+            latency_ms = %(latency_ms)s, currency = %(currency)s, cost = %(cost)s, estimated = %(estimated)s,
+            cost_rub = round(%(cost)s * rub_rate, 6)
         WHERE portal = %(portal)s AND request_key = %(request_key)s AND state = 'asked'
         """,
         {
@@ -211,6 +223,7 @@ async def answered(
             "usage": None if usage is None else Jsonb(usage),
             "audio_seconds": audio_seconds,
             "latency_ms": latency_ms,
+            "estimated": estimated,
             "currency": currency,
             "cost": cost,
         },
@@ -228,14 +241,136 @@ async def failed(connection: Connection, portal: str, request_key: str, reason: 
     )
 
 
-async def settle(connection: Connection, portal: str, request_keys: Sequence[str]) -> None:
-    """Close answered requests whose result is stored; call it in the transaction that stores the result."""
+async def settle(
+    connection: Connection, portal: str, request_keys: Sequence[str], *, failure: str | None = None
+) -> None:
+    """Close answered requests whose result is stored; call it in the transaction that stores the result.
+
+    `failure`: they were paid for and gave no result, for this reason (what language models answered; the recogniser's
+    purchases have their own).
+    """
     await connection.execute(
         """
-        UPDATE ledger SET state = 'settled', settled_at = now(), answer = NULL
+        UPDATE ledger SET state = 'settled', settled_at = now(), answer = NULL,
+            failure = CASE WHEN prompt IS NULL THEN failure ELSE %s END
         WHERE portal = %s AND request_key = ANY(%s) AND state = 'answered'
         """,
-        [portal, list(request_keys)],
+        [failure, portal, list(request_keys)],
+    )
+
+
+async def close_unused(connection: Connection, portal: str, used: Sequence[str]) -> None:
+    """Close the answers of language models that nobody will take: those to other questions about what `used` are about.
+
+    They were bought before a setting changed the question. Call it before `used` are settled, once their result is final.
+    """
+    await connection.execute(
+        """
+        UPDATE ledger l SET state = 'settled', settled_at = now(), answer = NULL, failure = 'not_used'
+        FROM (
+            SELECT DISTINCT step, call_id, entity_type, entity_id FROM ledger
+            WHERE portal = %(portal)s AND request_key = ANY(%(used)s) AND state = 'answered' AND prompt IS NOT NULL
+        ) done
+        WHERE l.portal = %(portal)s AND l.state = 'answered' AND l.prompt IS NOT NULL AND l.request_key <> ALL(%(used)s)
+            AND (l.step, l.call_id, l.entity_type, l.entity_id)
+                IS NOT DISTINCT FROM (done.step, done.call_id, done.entity_type, done.entity_id)
+        """,
+        {"portal": portal, "used": list(used)},
+    )
+
+
+async def perhaps_paid(connection: Connection, portal: str, request_key: str, failure: str) -> None:
+    """Close a question to a language model that brought no answer and may be on the bill: it stays, at its estimate."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(), failure = %s
+        WHERE portal = %s AND request_key = %s AND state = 'asked' AND prompt IS NOT NULL
+        """,
+        [failure, portal, request_key],
+    )
+
+
+async def set_aside(connection: Connection, portal: str, request_key: str, failure: str) -> None:
+    """Close an answer that nobody can or will use: it is forgotten, and its price stays."""
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(), answer = NULL, failure = %s
+        WHERE portal = %s AND request_key = %s AND state = 'answered'
+        """,
+        [failure, portal, request_key],
+    )
+
+
+NO_ANSWER = "no_answer"
+"""The failure of a question that was asked by a run which ended before it was answered."""
+
+
+async def close_left_behind(connection: Connection, portal: str, step: str, kept_for: timedelta) -> int:
+    """Close what runs that have ended left of a step of language models; returns how many questions were never answered.
+
+    Call it while no other run works on the step. A question without an answer may be on the bill, and stays there at its
+    estimate. An answer that nobody has taken for `kept_for` is forgotten, as it repeats people's words; its price stays.
+    """
+    await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(), answer = NULL, failure = 'not_used'
+        WHERE portal = %s AND step = %s AND state = 'answered' AND prompt IS NOT NULL AND answered_at < now() - %s
+        """,
+        [portal, step, kept_for],
+    )
+    cursor = await connection.execute(
+        """
+        UPDATE ledger SET state = 'settled', settled_at = now(), failure = %s
+        WHERE portal = %s AND step = %s AND state = 'asked' AND prompt IS NOT NULL
+        """,
+        [NO_ANSWER, portal, step],
+    )
+    return cursor.rowcount
+
+
+async def fruitless(
+    connection: Connection,
+    portal: str,
+    step: str,
+    *,
+    call_id: int | None = None,
+    entity_type: str | None = None,
+    entity_id: int | None = None,
+) -> tuple[int, Decimal]:
+    """What language models were paid, or may have been, for a call or an entity at a step since its last result.
+
+    Purchases that brought nothing, and roubles, those of answers in hand included.
+    """
+    about = (
+        "call_id = %(call_id)s"
+        if call_id is not None
+        else "entity_type = %(entity_type)s AND entity_id = %(entity_id)s"
+    )
+    cursor = await connection.execute(
+        f"""
+        WITH mine AS MATERIALIZED (
+            SELECT id, state, failure, cost_rub, pardoned FROM ledger
+            WHERE portal = %(portal)s AND step = %(step)s AND {about} AND prompt IS NOT NULL
+        )
+        SELECT count(*) FILTER (WHERE state = 'settled') AS tries, coalesce(sum(cost_rub), 0) AS cost_rub FROM mine
+        WHERE NOT pardoned
+            AND id > coalesce((SELECT max(id) FROM mine WHERE state = 'settled' AND failure IS NULL), 0)
+        """,  # noqa: S608 - two constants
+        {"portal": portal, "step": step, "call_id": call_id, "entity_type": entity_type, "entity_id": entity_id},
+    )
+    row = await cursor.fetchone()
+    return (row["tries"], row["cost_rub"]) if row else (0, Decimal(0))
+
+
+async def pardon(connection: Connection, portal: str, steps: Sequence[str], first: date, last: date) -> None:
+    """Let the fruitless purchases of the days not count any more: a person wants the steps to try again."""
+    await connection.execute(
+        """
+        UPDATE ledger SET pardoned = true
+        WHERE portal = %s AND step = ANY(%s) AND day BETWEEN %s AND %s AND state = 'settled' AND failure IS NOT NULL
+            AND prompt IS NOT NULL AND NOT pardoned
+        """,
+        [portal, list(steps), first, last],
     )
 
 
@@ -276,15 +411,18 @@ async def costs(
 
     `by_purchase`: the days are those on which it was asked for, in the portal's time zone, as a vendor's bill counts them.
 
-    Rows portal, step, vendor, model, requests, attempts, tokens_in, tokens_out, audio_seconds, cost_rub.
+    Rows portal, step, vendor, model, requests, attempts, tokens_in, tokens_out, audio_seconds, cost_rub, and the parts of
+    it that may not be on the bill (estimated_rub) and that brought nothing (fruitless_rub).
     """
     cursor = await connection.execute(
         """
-        SELECT portal, step, vendor, model, count(*) AS requests, sum(attempts) AS attempts,
+        SELECT portal, step, vendor, model, count(*) FILTER (WHERE attempts > 0) AS requests, sum(attempts) AS attempts,
                sum((usage ->> 'input')::bigint + (usage ->> 'cache_read')::bigint + (usage ->> 'cache_write')::bigint
                    + (usage ->> 'cache_write_long')::bigint) AS tokens_in,
                sum((usage ->> 'output')::bigint) AS tokens_out,
-               sum(audio_seconds) AS audio_seconds, coalesce(sum(cost_rub), 0) AS cost_rub
+               sum(audio_seconds) AS audio_seconds, coalesce(sum(cost_rub), 0) AS cost_rub,
+               coalesce(sum(cost_rub) FILTER (WHERE estimated), 0) AS estimated_rub,
+               coalesce(sum(cost_rub) FILTER (WHERE state = 'settled' AND failure IS NOT NULL), 0) AS fruitless_rub
         FROM (
             SELECT l.*, CASE WHEN %(by_purchase)s THEN (l.asked_at AT TIME ZONE coalesce(p.time_zone, 'UTC'))::date
                         ELSE l.day END AS on_day

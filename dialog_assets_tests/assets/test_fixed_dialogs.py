@@ -211,11 +211,14 @@ def test_an_answer_without_room_is_asked_for_in_halves(database: str) -> None:
         play(story)
 
 
-@pytest.mark.parametrize(("turns", "requests", "state"), [(300, 4, "done"), (4, 1, "failed")])
+@pytest.mark.parametrize(("turns", "requests", "state"), [(300, 5, "done"), (4, 2, "failed")])
 def test_a_long_request_that_is_not_accepted_is_asked_for_in_halves(
     database: str, turns: int, requests: int, state: str
 ) -> None:
-    """A part that the vendor rejects may be too long for it, so its halves are asked for; a short one is not tried again."""
+    """A part that the vendor rejects may be too long for it, so its halves are asked for; a short one is not tried again.
+
+    One request more is the canary: the vendor takes others.
+    """
 
     async def story(desk: Desk) -> None:
         async def nothing(_: date) -> None: ...

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -33,6 +34,7 @@ class MemoryLedger:
     answers: dict[str, Answer] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    estimates: list[Decimal] = field(default_factory=list)
 
     async def find(self, key: str) -> Answer | None:
         """An answer kept so far."""
@@ -41,6 +43,7 @@ class MemoryLedger:
     async def ask(self, key: str, request_info: Asked) -> None:
         """A try begins."""
         self.log.append(("ask", key))
+        self.estimates.append(request_info.estimate_usd)
 
     async def answered(self, key: str, answer: Answer) -> None:
         """An answer came."""
@@ -51,6 +54,16 @@ class MemoryLedger:
         """A try brought none."""
         self.log.append(("failed", key))
         self.reasons.append(reason)
+
+    async def perhaps_paid(self, key: str, reason: str) -> None:
+        """A try brought none and may be on the bill."""
+        self.log.append(("perhaps_paid", key))
+        self.reasons.append(reason)
+
+    async def set_aside(self, key: str, reason: str) -> None:
+        """Nobody uses the answer."""
+        self.log.append(("set_aside", key))
+        self.answers.pop(key, None)
 
     @property
     def steps(self) -> list[str]:

@@ -110,12 +110,17 @@ def test_anthropic_request() -> None:
         ("anthropic", message_body('{"num', "max_tokens"), "length"),
         ("anthropic", message_body("", "refusal"), "refusal"),
         ("anthropic", {**message_body(), "content": []}, "stop"),
+        ("anthropic", message_body("", "model_context_window_exceeded"), "overflow"),
+        ("deepseek", chat_body(None, "insufficient_system_resource"), "unknown"),
+        ("openai", {**chat_body(), "choices": []}, "unknown"),
+        ("openai", {**chat_body(), "choices": [{"message": None, "finish_reason": None}]}, "unknown"),
     ],
 )
 def test_endings(vendor: str, body: dict[str, Any], finish: str) -> None:
     """A cut, a refusal and a blank are answers with their usage, not errors that lose it."""
     answer = send(Wire([ok(body)]), question(vendor))
     assert answer.finish == finish
+    assert answer.usage is not None
     assert answer.usage.output == 100
 
 
@@ -128,7 +133,7 @@ def test_endings(vendor: str, body: dict[str, Any], finish: str) -> None:
         ("openai", failing(429, {"retry-after": "7"}, code="insufficient_quota"), "refused", None),
         ("openai", failing(429, {"retry-after": "7"}, code="rate_limit_exceeded"), "transient", 7.0),
         ("openai", failing(429, {"retry-after-ms": "1500", "retry-after": "7"}), "transient", 1.5),
-        ("openai", failing(400, code="context_length_exceeded"), "rejected", None),
+        ("openai", failing(400, code="context_length_exceeded"), "too_large", None),
         ("openai", httpx2.ConnectError("no"), "transient", None),
         ("openai", httpx2.ReadTimeout("slow"), "timeout", None),
         ("openai", lambda _: httpx2.Response(200, text="<html>proxy</html>"), "transient", None),
@@ -139,16 +144,13 @@ def test_endings(vendor: str, body: dict[str, Any], finish: str) -> None:
             None,
         ),
         ("openai", ok({"id": "1"}), "transient", None),
-        ("openai", ok({**chat_body(), "usage": None}), "transient", None),
         ("deepseek", failing(402), "refused", None),
         ("deepseek", failing(503, {"retry-after": "soon"}), "transient", None),
-        ("deepseek", ok(chat_body(None, "insufficient_system_resource")), "transient", None),
         ("anthropic", failing(401, type="authentication_error"), "refused", None),
         ("anthropic", failing(529, {"retry-after": "3600"}, type="overloaded_error"), "transient", 3600.0),
-        ("anthropic", failing(413, type="request_too_large"), "rejected", None),
+        ("anthropic", failing(413, type="request_too_large"), "too_large", None),
         ("anthropic", lambda _: httpx2.Response(200, text="<html>proxy</html>"), "transient", None),
         ("anthropic", ok({"id": "1"}), "transient", None),
-        ("anthropic", ok(message_body("", "model_context_window_exceeded")), "rejected", None),
         ("anthropic", httpx2.ReadTimeout("slow"), "timeout", None),
     ],
 )

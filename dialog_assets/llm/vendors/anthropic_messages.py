@@ -1,49 +1,67 @@
 """Messages as Anthropic speaks them (facts/llm.md section 2).
 
-The SDK takes two seconds and 77 MB to import, so it is imported when the first client is made. `.create()` and not
-`.parse()`, which loses the usage of an answer that fails validation; never a temperature, which is HTTP 400 there.
+The SDK takes two seconds and 77 MB to import, so it is imported when the first client is made. It sends, and its answer
+is read here as JSON: it builds its values without checking them. Never a temperature, which is HTTP 400 there.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import Any
 
 import httpx2
 
-from dialog_assets import certificates
 from dialog_assets.llm.ledger import Finish, Usage
 from dialog_assets.llm.prices import model_price
 from dialog_assets.llm.requests import LLMRequest, json_schema
-from dialog_assets.llm.vendors.port import VendorAnswer, VendorFailure, failure_of_connection, failure_of_status, hush
+from dialog_assets.llm.vendors.http import client_options, failure_of_connection, unusable_setting
+from dialog_assets.llm.vendors.port import (
+    VendorAnswer,
+    VendorFailure,
+    failure_of_status,
+    json_object,
+    label,
+    part,
+    text_of,
+    tokens,
+)
+from dialog_assets.quiet import hush
 
-if TYPE_CHECKING:
-    from anthropic.types import Message
-
-_FINISH: dict[str | None, Finish] = {
+_FINISH: dict[Any, Finish] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
+    "tool_use": "stop",
     "max_tokens": "length",
     "refusal": "refusal",
+    "model_context_window_exceeded": "overflow",
 }
 
 
 class AnthropicMessages:
-    """A client of one account. `base_url` is without the version, as in https://api.anthropic.com."""
+    """A client of one account. `base_url` is without the version, as in https://api.anthropic.com.
+
+    Raises LLMRefused where the environment's proxy or certificates allow no client.
+    """
 
     def __init__(
         self, api_key: str, base_url: str, *, timeout_s: float, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         import anthropic
 
-        hush("anthropic", "httpx2")
+        hush()
         self._sdk = anthropic
+        options = client_options(base_url, timeout_s=timeout_s, transport=transport)
+        try:
+            http_client = anthropic.DefaultAsyncHttpxClient(**options)
+        except (ValueError, ImportError, OSError) as error:
+            raise unusable_setting(error) from None
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
             max_retries=0,
-            timeout=timeout_s,
+            timeout=options["timeout"],
             open_telemetry=False,
-            http_client=anthropic.DefaultAsyncHttpxClient(transport=transport, verify=certificates.context()),
+            http_client=http_client,
         )
         self._client._custom_headers = {}  # what the SDK took from ANTHROPIC_CUSTOM_HEADERS
 
@@ -51,41 +69,20 @@ class AnthropicMessages:
         """One HTTP exchange, no retries. Raises VendorFailure."""
         failure: VendorFailure
         try:
-            message: Any = await self._client.messages.create(**_parameters(request))
+            raw: Any = await self._client.messages.with_raw_response.create(**_parameters(request))
         except self._sdk.APIStatusError as error:
-            failure = _failure(error.status_code, error)
-        except self._sdk.APITimeoutError:
-            failure = VendorFailure("timeout", "timeout")
+            answer = error.response
+            failure = failure_of_status(answer.status_code, answer.content, answer.headers, request.prompt_tokens)
         except (self._sdk.APIConnectionError, httpx2.HTTPError) as error:
             failure = failure_of_connection(error)
-        except (self._sdk.APIResponseValidationError, ValueError):
-            failure = VendorFailure("transient", "an answer that is no JSON")
         else:
-            return self._read(message)
+            return _read(json_object(raw.http_response.content), raw.http_response.headers, request)
         # Outside the except block: the SDK's error repeats the vendor's words, and would be shown as context.
         raise failure
 
     async def close(self) -> None:
         """End the connections."""
         await self._client.close()
-
-    def _read(self, message: Any) -> VendorAnswer:
-        # The SDK builds answers without checking them: a proxy's page arrives as str, a gap as None.
-        if not isinstance(message, self._sdk.types.Message) or not isinstance(message.content, list):
-            raise VendorFailure("transient", "an answer without content")
-        if message.stop_reason == "model_context_window_exceeded":
-            raise VendorFailure("rejected", "the request does not fit the model's context")
-        finish = _FINISH.get(message.stop_reason)
-        if finish is None or message.usage is None:
-            raise VendorFailure("transient", "an answer that was not finished")
-        return VendorAnswer(
-            # A thinking block may come first.
-            text="".join(block.text for block in message.content if block.type == "text"),
-            usage=_usage(message),
-            model_returned=message.model,
-            vendor_request_id=message._request_id or message.id or "",
-            finish=finish,
-        )
 
 
 def _parameters(request: LLMRequest[Any]) -> dict[str, Any]:
@@ -105,25 +102,45 @@ def _parameters(request: LLMRequest[Any]) -> dict[str, Any]:
     return parameters
 
 
-def _failure(status: int, error: Any) -> VendorFailure:
-    codes: tuple[object, ...] = (error.error_code, error.type)
-    # An empty balance is an ordinary invalid request here; only its sentence tells.
-    if status == 400 and "credit balance" in (error.api_message or "").lower():
-        codes = ("billing_error", *codes)
-    return failure_of_status(status, codes, error.response.headers)
+def _read(body: dict[str, Any], headers: httpx2.Headers, request: LLMRequest[Any]) -> VendorAnswer:
+    usage = _usage(body.get("usage"))
+    text = _text(body.get("content"))
+    reason = body.get("stop_reason")
+    finish = _FINISH.get(reason if isinstance(reason, str) else None, "unknown")
+    if finish == "unknown" and not text.strip() and usage is None:
+        raise VendorFailure("transient", "an answer without content", perhaps_paid=True)
+    return VendorAnswer(
+        text=text,
+        usage=usage,
+        model_returned=label(body.get("model"), request.model),
+        vendor_request_id=label(headers.get("request-id"))
+        or label(headers.get("x-request-id"))
+        or label(body.get("id")),
+        finish=finish,
+    )
 
 
-def _usage(message: Message) -> Usage:
+def _text(content: Any) -> str:
+    """The text blocks, else what the model fills a tool's input with. A thinking block may come first."""
+    said = text_of(content)
+    if said.strip() or not isinstance(content, list):
+        return said
+    inputs = (part(block, "input") for block in content if part(block, "type") == "tool_use")
+    return next((json.dumps(one, ensure_ascii=False) for one in inputs if isinstance(one, dict)), said)
+
+
+def _usage(usage: Any) -> Usage | None:
     """`input_tokens` excludes both kinds of cache; thinking is part of `output_tokens`."""
-    usage = message.usage
-    written = usage.cache_creation_input_tokens or 0
-    long = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0
-    details = usage.output_tokens_details
+    prompt, output = tokens(part(usage, "input_tokens")), tokens(part(usage, "output_tokens"))
+    if prompt is None or output is None:
+        return None
+    long = tokens(part(usage, "cache_creation", "ephemeral_1h_input_tokens")) or 0
+    written = max(long, tokens(part(usage, "cache_creation_input_tokens")) or 0)
     return Usage(
-        input=usage.input_tokens,
-        cache_read=usage.cache_read_input_tokens or 0,
+        input=prompt,
+        cache_read=tokens(part(usage, "cache_read_input_tokens")) or 0,
         cache_write=written - long,
         cache_write_long=long,
-        output=usage.output_tokens,
-        reasoning=(details.thinking_tokens if details else None) or 0,
+        output=output,
+        reasoning=min(output, tokens(part(usage, "output_tokens_details", "thinking_tokens")) or 0),
     )

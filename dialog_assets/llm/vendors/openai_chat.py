@@ -1,7 +1,8 @@
 """Chat completions as OpenAI and DeepSeek speak them; what differs between their models comes from prices.json.
 
-Facts: facts/llm.md sections 1 and 3. `.create()` and not `.parse()`, which loses the usage of an answer that fails
-validation. Never a temperature: the models that honour it need thinking off first, the others refuse it.
+Facts: facts/llm.md sections 1 and 3. The SDK sends, and its answer is read here as JSON: it builds its values without
+checking them, and what servers of this format really answer has many shapes. Never a temperature: the models that honour
+it need thinking off first, the others refuse it.
 """
 
 from __future__ import annotations
@@ -10,30 +11,54 @@ from typing import Any
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
 
-from dialog_assets import certificates
 from dialog_assets.llm.ledger import Finish, Usage
 from dialog_assets.llm.prices import model_price
 from dialog_assets.llm.requests import LLMRequest, json_schema
-from dialog_assets.llm.vendors.port import VendorAnswer, VendorFailure, failure_of_connection, failure_of_status, hush
+from dialog_assets.llm.vendors.http import client_options, failure_of_connection, unusable_setting
+from dialog_assets.llm.vendors.port import (
+    VendorAnswer,
+    VendorFailure,
+    failure_of_status,
+    json_object,
+    label,
+    part,
+    text_of,
+    tokens,
+)
+from dialog_assets.quiet import hush
 
-_FINISH: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "refusal"}
+_FINISH: dict[Any, Finish] = {
+    "stop": "stop",
+    "tool_calls": "stop",
+    "function_call": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "refusal",
+}
 
 
 class OpenAIChat:
-    """A client of one account. `base_url` includes the version, as in https://api.openai.com/v1."""
+    """A client of one account. `base_url` includes the version, as in https://api.openai.com/v1.
+
+    Raises LLMRefused where the environment's proxy or certificates allow no client.
+    """
 
     def __init__(
         self, api_key: str, base_url: str, *, timeout_s: float, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        hush("openai", "httpx2")
+        hush()
+        options = client_options(base_url, timeout_s=timeout_s, transport=transport)
+        try:
+            http_client = openai.DefaultAsyncHttpx2Client(**options)
+        except (ValueError, ImportError, OSError) as error:
+            raise unusable_setting(error) from None
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=base_url,
             max_retries=0,
-            timeout=timeout_s,
-            http_client=openai.DefaultAsyncHttpx2Client(transport=transport, verify=certificates.context()),
+            timeout=options["timeout"],
+            http_client=http_client,
         )
         # The SDK fills these from OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, and would send them to
         # DeepSeek too.
@@ -45,17 +70,14 @@ class OpenAIChat:
         """One HTTP exchange, no retries. Raises VendorFailure."""
         failure: VendorFailure
         try:
-            completion: Any = await self._client.chat.completions.create(**_parameters(request))
+            raw: Any = await self._client.chat.completions.with_raw_response.create(**_parameters(request))
         except openai.APIStatusError as error:
-            failure = failure_of_status(error.status_code, (error.code, error.type), error.response.headers)
-        except openai.APITimeoutError:
-            failure = VendorFailure("timeout", "timeout")
+            answer = error.response
+            failure = failure_of_status(answer.status_code, answer.content, answer.headers, request.prompt_tokens)
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             failure = failure_of_connection(error)
-        except (openai.APIResponseValidationError, ValueError):
-            failure = VendorFailure("transient", "an answer that is no JSON")
         else:
-            return _read(completion)
+            return _read(json_object(raw.http_response.content), raw.http_response.headers, request)
         # Outside the except block: the SDK's error repeats parts of key and prompt, and would be shown as context.
         raise failure
 
@@ -87,35 +109,49 @@ def _parameters(request: LLMRequest[Any]) -> dict[str, Any]:
     return parameters
 
 
-def _read(completion: Any) -> VendorAnswer:
-    if not isinstance(completion, ChatCompletion) or not completion.choices or completion.usage is None:
-        raise VendorFailure("transient", "an answer without choices or usage")
-    choice = completion.choices[0]
-    finish = _FINISH.get(choice.finish_reason)
-    if finish is None:
-        raise VendorFailure("transient", "an answer that was not finished")
+def _read(body: dict[str, Any], headers: httpx2.Headers, request: LLMRequest[Any]) -> VendorAnswer:
+    usage = _usage(body.get("usage"))
+    choice = part(body, "choices", 0)
+    text = _text(part(choice, "message")) or text_of(part(choice, "text"))
+    reason = part(choice, "finish_reason")
+    finish = _FINISH.get(reason if isinstance(reason, str) else None, "unknown")
+    if not text.strip() and part(choice, "message", "refusal"):
+        finish = "refusal"
+    if (choice is None and usage is None) or (finish == "unknown" and not text.strip() and usage is None):
+        raise VendorFailure("transient", "an answer without content", perhaps_paid=True)
     return VendorAnswer(
-        text=choice.message.content or "",
-        usage=_usage(completion),
-        model_returned=completion.model,
-        vendor_request_id=completion._request_id or completion.id or "",
-        finish="refusal" if choice.message.refusal else finish,
+        text=text,
+        usage=usage,
+        model_returned=label(body.get("model"), request.model),
+        vendor_request_id=label(headers.get("x-request-id")) or label(body.get("id")),
+        finish=finish,
     )
 
 
-def _usage(completion: ChatCompletion) -> Usage:
+def _text(message: Any) -> str:
+    """What the model says: the content, else what it fills a tool's arguments with, else where it was put by mistake."""
+    ways = (
+        text_of(part(message, "content")),
+        text_of(part(message, "tool_calls", 0, "function", "arguments")),
+        text_of(part(message, "function_call", "arguments")),
+        text_of(part(message, "reasoning_content")),
+        text_of(part(message, "reasoning")),
+    )
+    return next((text for text in ways if text.strip()), ways[0])
+
+
+def _usage(usage: Any) -> Usage | None:
     """Cached and written tokens are parts of the prompt's count; reasoning is part of the completion's."""
-    usage = completion.usage
-    if usage is None:
-        raise VendorFailure("transient", "an answer without usage")
-    details = usage.prompt_tokens_details
-    read = (details.cached_tokens if details else None) or getattr(usage, "prompt_cache_hit_tokens", None) or 0
-    written = (details.cache_write_tokens if details else None) or 0
-    thought = usage.completion_tokens_details
+    prompt, output = tokens(part(usage, "prompt_tokens")), tokens(part(usage, "completion_tokens"))
+    if prompt is None or output is None:
+        return None
+    read = tokens(part(usage, "prompt_tokens_details", "cached_tokens"))
+    read = min(prompt, read or tokens(part(usage, "prompt_cache_hit_tokens")) or 0)
+    written = min(prompt - read, tokens(part(usage, "prompt_tokens_details", "cache_write_tokens")) or 0)
     return Usage(
-        input=max(0, usage.prompt_tokens - read - written),
+        input=prompt - read - written,
         cache_read=read,
         cache_write=written,
-        output=usage.completion_tokens,
-        reasoning=(thought.reasoning_tokens if thought else None) or 0,
+        output=output,
+        reasoning=min(output, tokens(part(usage, "completion_tokens_details", "reasoning_tokens")) or 0),
     )
