@@ -17,12 +17,14 @@ import dagster as dg
 
 from dialog_assets.assets.gating import decide_again, gate_key
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
-from dialog_assets.assets.temporary import room_in, work_folder
+from dialog_assets.assets.temporary import Room, room_in, work_folder
+from dialog_assets.audio.errors import AudioError
 from dialog_assets.audio.gate import gate
 from dialog_assets.audio.values import AudioProbe
 from dialog_assets.audio.workers import Inspectors
+from dialog_assets.bitrix24.downloads import Place
 from dialog_assets.bitrix24.errors import RecordingUnavailableError
-from dialog_assets.bitrix24.recordings import Found, Recordings, Wanted
+from dialog_assets.bitrix24.recordings import Fetched, Found, Recordings, Wanted
 from dialog_assets.portals import Portal
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.resources.postgres import PostgresResource
@@ -33,6 +35,8 @@ from dialog_assets.store.pool import Connection
 from dialog_assets.worklist import Outcome
 
 FILES_PER_REQUEST = 50
+CUT_LIMIT = 2
+"""Downloads that ended early without anybody having told the size; after them the recording is taken as it comes."""
 ARCHIVED_AS = {
     "aac": ("aac", "audio/aac"),
     "aiff": ("aiff", "audio/aiff"),
@@ -53,11 +57,12 @@ log = logging.getLogger("dialog_assets")
 
 @dataclass(frozen=True)
 class RecordingItem(CallItem):
-    """A call with what it tells of its recording, where that is, and the key of one archived before."""
+    """A call with what it tells of its recording, where that is, the key of one archived before, and how often it came cut."""
 
     wanted: Wanted
     found: Found
     earlier_key: str | None
+    cut_before: int
 
 
 def build(portal: Portal) -> dg.AssetsDefinition:
@@ -103,11 +108,15 @@ async def archive_recordings(run: StepRun, bitrix24: Bitrix24Resource, archive: 
                 timeout_s=settings.record_timeout_s,
             )
 
+            room = Room(folder)
+
             async def one(item: RecordingItem) -> Outcome:
                 path = folder / str(item.call_id)
+                told = item.found.size or 0 if isinstance(item.found, Place) else 0
                 try:
-                    with room_in(folder):
-                        return await archive_one(run, recordings, inspectors, archive, item, path)
+                    async with room.of(told):
+                        with room_in(folder, path):
+                            return await archive_one(run, recordings, inspectors, archive, item, path)
                 finally:
                     path.unlink(missing_ok=True)
 
@@ -140,6 +149,7 @@ async def _locate(run: StepRun, recordings: Recordings, page: list[Pending]) -> 
             wanted=wanted[pending.call_id],
             found=found[pending.call_id],
             earlier_key=rows[pending.call_id]["s3_key"],
+            cut_before=rows[pending.call_id]["cut_before"],
         )
         for pending in page
     ]
@@ -149,10 +159,10 @@ async def archive_one(
     run: StepRun, recordings: Recordings, inspectors: Inspectors, archive: Archive, item: RecordingItem, path: Path
 ) -> Outcome:
     """Download, read, upload, decide. Raises the errors of the rooms; OSError where the disk fails."""
-    with path.open("wb") as target:
-        fetched = await recordings.fetch(item.wanted, item.found, target)
-    found = await inspectors.inspect(path)
-    if found.measures.missing_s and not fetched.told:
+    fetched, found = await _fetched(recordings, inspectors, item, path)
+    if found is None:
+        return Outcome("skipped", reason="empty_recording")
+    if found.measures.missing_s and not fetched.told and item.cut_before < CUT_LIMIT:
         # Cut on the way as likely as at its source: the next run fetches it anew.
         raise RecordingUnavailableError(
             "truncated", f"of call {item.call_id}", description=f"{found.measures.missing_s:.0f} s are missing"
@@ -183,6 +193,20 @@ async def archive_one(
     if verdict.skip is not None:
         return Outcome("skipped", reason=verdict.skip, output_key=found.sha256, save=save)
     return Outcome("done", output_key=found.sha256, save=save)
+
+
+async def _fetched(
+    recordings: Recordings, inspectors: Inspectors, item: RecordingItem, path: Path
+) -> tuple[Fetched, AudioProbe | None]:
+    """Download the recording and read it; None for one without a sound in it."""
+    with path.open("wb") as target:
+        fetched = await recordings.fetch(item.wanted, item.found, target)
+    try:
+        return fetched, await inspectors.inspect(path)
+    except AudioError as error:
+        if error.reason != "empty":
+            raise
+        return fetched, None
 
 
 def _described(found: AudioProbe) -> dict[str, Any]:

@@ -62,6 +62,7 @@ PASSING = frozenset(
         "archived_file_changed",  # by a run of the step before, at this moment
         "recognition_expired",
         "llm_item_unanswered",  # the model answers others; the ceiling ends it
+        "no_room_for_recording",
     }
 )
 """The item failed, and the next run tries again."""

@@ -19,7 +19,7 @@ from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.assets.recognition_purchase import UNCLEAR_ANSWER, WAYS, Purchase, Way
 from dialog_assets.assets.steps import CallItem, StepRun, run_step, step_asset
 from dialog_assets.assets.storable import storable
-from dialog_assets.assets.temporary import room_in, work_folder
+from dialog_assets.assets.temporary import Room, room_in, work_folder
 from dialog_assets.audio.values import Form, Prepared
 from dialog_assets.audio.workers import Inspectors
 from dialog_assets.dialogs import turns_key
@@ -115,6 +115,7 @@ class Desk:
     slots: dict[Way, Slots]
     inspectors: Inspectors
     folder: Path
+    room: Room
     deadline: float
     delays: Delays
     listed_within_s: float
@@ -179,7 +180,8 @@ async def recognise(
             recogniser,
             slots,
             await stack.enter_async_context(Inspectors(workers=min(AHEAD, os.cpu_count() or 1))),
-            stack.enter_context(work_folder()),
+            folder := stack.enter_context(work_folder()),
+            Room(folder),
             asyncio.get_running_loop().time() + speech.patience_hours * 3600,
             delays,
             listed_within_s,
@@ -251,6 +253,7 @@ class Recognition:
         self._item = item
         self._audio = audio
         self._portal = desk.run.portal.portal
+        self._form = Form(audio["container"], audio["codec"], audio["sample_rate"], audio["channels"])
         self._deferred, self._immediate = (
             Purchase(
                 desk.run,
@@ -322,30 +325,35 @@ class Recognition:
 
     async def _new(self) -> Outcome:
         """Buy the recognition, at once where that is wanted and possible, and wait for it."""
-        with room_in(self._desk.folder):
-            folder = tempfile.TemporaryDirectory(dir=self._desk.folder)
-        with folder:
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._desk.room.of(self._passing_bytes()))
+            with room_in(self._desk.folder):
+                folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=self._desk.folder)))
             async with self._desk.preparing:
-                with room_in(self._desk.folder):
-                    path, name, described = await self._prepare(Path(folder.name))
+                with room_in(self._desk.folder, folder):
+                    path, name, described = await self._prepare(folder)
             if self._goes_at_once(path, described):
                 outcome = await self._at_once(path, described)
                 if outcome is not None:
                     return outcome
             recording = await self._patiently(lambda: self._upload(path, name))
             if isinstance(recording, str):
-                folder.cleanup()
+                await held.aclose()
             async with self._desk.at_vendor:
                 row, operation = await self._buy(recording, described)
-                folder.cleanup()
+                await held.aclose()
                 return await self._finish(row, operation)
+
+    def _passing_bytes(self) -> int:
+        """What the recording takes on the disk until it is sent: as it is archived, and converted."""
+        size: int = self._audio["bytes"]
+        return size + self._form.prepared_bytes(size, float(self._audio["duration_s"]))
 
     async def _prepare(self, folder: Path) -> tuple[Path, str, AudioFormat]:
         """The archived recording in a form that the recogniser takes: file, name in the recogniser's storage, description."""
         path = folder / "recording"
         await self._desk.archive.get(self._audio["s3_key"], path, sha256=self._audio["sha256"])
-        audio = self._audio
-        form = Form(audio["container"], audio["codec"], audio["sample_rate"], audio["channels"])
+        audio, form = self._audio, self._form
         if form.taken_as_it_is:
             # What most recordings are: no process is needed for them.
             prepared = Prepared(path, form.taken_as_it_is, form.sample_rate, form.channels)

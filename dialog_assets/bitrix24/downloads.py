@@ -54,6 +54,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 class Place:
     """Where a recording can be had: `way` of facts 4.1, `name` for errors (no secret), `size` in bytes where it is told.
 
+    A `size` of 0 is told of what is empty and of what nobody has measured yet: the answer's own length counts then.
     `url` is a secret, and made for one use where it is the portal's: do not store it.
     """
 
@@ -106,8 +107,6 @@ async def download(
         raise RecordingUnavailableError(
             "too_slow", place.name, description=f"{transfer.received} bytes in {timeout_s:g} s"
         )
-    if not _is_audio(transfer.head):
-        raise RecordingUnavailableError("not_audio", place.name, description="no known audio format")
     return Downloaded(transfer.received, transfer.told)
 
 
@@ -155,14 +154,13 @@ class _Transfer:
     base: int
     max_bytes: int
     received: int = 0
-    head: bytes = b""
     tag: str | None = None
     size: int | None = None
     told: bool = False
     furthest: int = 0
 
     def __post_init__(self) -> None:
-        self.size = self.place.size
+        self.size = self.place.size or None
 
     def gain(self) -> int:
         """How many bytes further it is than ever before; what was read anew after a restart is no gain."""
@@ -173,8 +171,7 @@ class _Transfer:
         self.target.seek(self.base)
         self.target.truncate()
         self.received = 0
-        self.head = b""
-        self.size, self.tag = self.place.size, None
+        self.size, self.tag = self.place.size or None, None
 
     def move(self, place: Place, *, same: bool) -> None:
         """Go on at another place; from the beginning where it leads to other bytes."""
@@ -187,8 +184,6 @@ class _Transfer:
     def write(self, piece: bytes) -> None:
         self.target.write(piece)
         self.received += len(piece)
-        if len(self.head) < _HEAD_BYTES:
-            self.head = (self.head + piece)[:_HEAD_BYTES]
 
     def learn(self, response: httpx2.Response) -> None:
         """What the head of an answer tells of a file whose size nobody has told."""
@@ -312,9 +307,9 @@ async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Er
         if (failure := transfer.overflow()) is not None:
             return failure
     shown = b""
-    async for piece in response.aiter_bytes():
-        # No audio begins with these: an error page under an audio's content type.
-        page = page or (not transfer.received and piece.lstrip()[:1] in (b"{", b"<"))
+    async for piece in _after_head(response):
+        # An error page may come under an audio's content type.
+        page = page or (not transfer.received and _is_page(piece))
         if page:
             shown += piece
             if len(shown) > _PAGE_BYTES:
@@ -325,7 +320,28 @@ async def _receive(response: httpx2.Response, transfer: _Transfer) -> Bitrix24Er
             return failure
     if page:
         return _page_error(response.status_code, shown, transfer.place)
-    return transfer.short() if transfer.received < (transfer.size or 0) else None
+    nothing_told = not transfer.received and not transfer.told and transfer.place.size != 0
+    return transfer.short() if nothing_told or transfer.received < (transfer.size or 0) else None
+
+
+async def _after_head(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The answer's pieces; the first is long enough to be told from a page, however slowly it comes."""
+    head = b""
+    try:
+        async for piece in response.aiter_bytes():
+            if len(head) < _HEAD_BYTES:
+                head += piece
+                if len(head) < _HEAD_BYTES:
+                    continue
+                yield head
+            else:
+                yield piece
+    except httpx2.RequestError:
+        if 0 < len(head) < _HEAD_BYTES:
+            yield head
+        raise
+    if 0 < len(head) < _HEAD_BYTES:
+        yield head
 
 
 def _resume(response: httpx2.Response, transfer: _Transfer) -> RecordingUnavailableError | None:
@@ -378,27 +394,16 @@ def _page_error(status: int, content: bytes, place: Place) -> Bitrix24Error:
     return RecordingUnavailableError("gone" if gone else "refused", place.name, status=status, description=failure.code)
 
 
-_HEAD_BYTES = 16
+_HEAD_BYTES = 512
+_PAGE = re.compile(r"""<[!?/a-z]|\{\s*["}]|\[\s*[\[{"\]]""", re.IGNORECASE)
+_NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 
-_BEGINNINGS = (
-    *(b"RIFF", b"RF64", b"riff", b"OggS", b"ID3", b"fLaC", b"#!AMR", b"FORM", b".snd", b"caff"),
-    b"\x1aE\xdf\xa3",
-    b"0&\xb2u",
-)
-"""WAV and its longer kinds, Ogg, tagged MP3, FLAC, AMR, AIFF, AU, CAF; Matroska and WebM; WMA."""
+def _is_page(head: bytes) -> bool:
+    """Whether the first bytes are those of HTML, XML or JSON. Everything else is for the probe to judge.
 
-
-def _is_audio(head: bytes) -> bool:
-    """How a format of recordings begins, or a valid frame header of MPEG audio (layers II and III) or of AAC in ADTS.
-
-    The sync word alone would let a UTF-16 text (FF FE, which reads as layer I) and a run of FF pass.
+    Audio may begin with anything: a BOM, zeros, ones, the middle of a frame; but not with a page's first letters and text.
     """
-    if head.startswith(_BEGINNINGS) or head[4:8] == b"ftyp":
-        return True
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return False
-    version, layer = head[1] >> 3 & 0b11, head[1] >> 1 & 0b11
-    if layer == 0:
-        return head[1] & 0xF0 == 0xF0 and head[2] >> 2 & 0b1111 < 13
-    return version != 0b01 and layer != 0b11 and head[2] >> 4 != 0b1111 and head[2] >> 2 & 0b11 != 0b11
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = head.decode("utf-16", "ignore") if wide else head.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    return bool(_PAGE.match(text.lstrip())) and not _NOT_IN_TEXT.search(text)

@@ -65,11 +65,15 @@ async def settle_without_recording(
 
 
 async def wanted(connection: Connection, portal: str, calls: Sequence[int]) -> dict[int, Row]:
-    """Call id → what the call tells of its recording: call_id, record_file_id, activity_id; and s3_key of an earlier one."""
+    """Call id → what the call tells of its recording: call_id, record_file_id, activity_id; s3_key of an earlier one; cut_before,
+    how often it was tried if its last try found it truncated."""
     cursor = await connection.execute(
         """
-        SELECT c.call_id, c.record_file_id, c.activity_id, a.s3_key
-        FROM calls c LEFT JOIN audio_files a USING (portal, call_id) WHERE portal = %s AND call_id = ANY(%s)
+        SELECT c.call_id, c.record_file_id, c.activity_id, a.s3_key,
+               CASE WHEN s.reason = 'recording_truncated' THEN s.attempts ELSE 0 END AS cut_before
+        FROM calls c LEFT JOIN audio_files a USING (portal, call_id)
+        LEFT JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = 'audio_files'
+        WHERE c.portal = %s AND c.call_id = ANY(%s)
         """,
         [portal, list(calls)],
     )

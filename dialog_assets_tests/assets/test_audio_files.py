@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ import yaml
 from psycopg.rows import dict_row
 
 from dialog_assets.assets import audio_files as asset
+from dialog_assets.assets import temporary
 from dialog_assets.assets.audio_files import archive_recordings
 from dialog_assets.assets.steps import StepRun
 from dialog_assets.bitrix24.recordings import Fetched, Recordings
@@ -27,7 +30,9 @@ from dialog_assets.store import audio_files, call_steps, day_numbers
 from dialog_assets.store.pool import open_pool
 from dialog_assets.worklist import StepStopped
 from dialog_assets_tests.assets.portal_on_a_socket import okna_sever, portal_site
+from dialog_assets_tests.audio import odd_files
 from dialog_assets_tests.audio.files import write_audio
+from dialog_assets_tests.audio.odd_files import RINGING
 from dialog_assets_tests.resources.archive_on_a_socket import Bucket, served_bucket
 from dialog_assets_tests.sandbox.bitrix24_portal import MIDNIGHT, Site, make_portal
 from dialog_assets_tests.store.rows import MONDAY, PORTAL, Pool, call, put_calls, with_pool
@@ -352,6 +357,79 @@ def test_a_recording_that_ends_early(
         assert monday.states() == {1: ("failed", "recording_truncated")}
         assert monday.rows("SELECT next_try FROM call_steps WHERE step = 'audio_files'")[0]["next_try"] is not None
         assert monday.asked()["downloads"] == 1
+        monday.run()
+        monday.run()
+        assert monday.states() == {1: ("done", None)}, "it is so at its source: nothing is fetched again for ever"
+        assert "truncated" in monday.rows("SELECT marks FROM audio_files")[0]["marks"]
+        monday.asked()
+        monday.run()
+        assert monday.asked() == {}
+
+
+def test_empty_recordings_are_skipped(night: Make, tmp_path: Path) -> None:
+    """No bytes, a header alone, a tag alone: many in a row trip no breaker, and nothing is fetched again."""
+    files = {501 + number: tmp_path / f"{number}" for number in range(24)}
+    contents = [b"", odd_files.wave(b""), odd_files.id3(TIT2="Звонок")]
+    for file_id, path in files.items():
+        path.write_bytes(contents[file_id % 3])
+    monday = night(files)
+    monday.calls(**{f"c{file_id}": file_id for file_id in files})
+    monday.run()
+    assert set(monday.states().values()) == {("skipped", "empty_recording")}
+    assert monday.asked() == {"downloads": 24}
+    monday.run()
+    assert monday.asked() == {}
+
+
+def test_odd_recordings_end_with_a_reason_or_a_row(night: Make, tmp_path: Path) -> None:
+    """What the portal serves may begin and say anything: read where it can be, else final under a name of its own."""
+    spoken = ONE.read_bytes()
+    whole = odd_files.wave(bytes(32_000), channels=1)
+    sizes = bytearray(whole)
+    sizes[4:8] = sizes[40:44] = struct.pack("<I", 0x7FFFF000)
+    contents = {
+        "bom": b"\xef\xbb\xbf" + spoken,
+        "zeros": bytes(600) + spoken,
+        "ones": b"\xff" * 600 + spoken,
+        "newline": b"\n" + spoken,
+        "frame": spoken[1000:],
+        "sizes": bytes(sizes),
+        "channels": odd_files.wave(bytes(48_000), channels=12),
+        "rate": odd_files.wave(bytes(4000), channels=1, rate=0x7FFFFFF),
+        "words": b"not found " * 100,
+    }
+    files = {}
+    for number, content in enumerate(contents.values()):
+        files[501 + number] = tmp_path / f"{number}"
+        files[501 + number].write_bytes(content)
+    monday = night(files)
+    monday.calls(**{f"c{file_id}": file_id for file_id in files})
+    monday.run()
+    ended = dict(zip(contents, monday.states().values(), strict=True))
+    assert {ended[name] for name in ("bom", "zeros", "ones", "newline", "frame")} == {("done", None)}
+    assert ended["sizes"] == ("skipped", "silent_recording")
+    assert ended["channels"] == ("failed", "recording_too_many_channels")
+    assert ended["rate"] == ("failed", "recording_impossible_rate")
+    assert ended["words"] == ("failed", "recording_not_audio")
+    assert not monday.rows("SELECT FROM audio_files WHERE 'truncated' = ANY(marks)")
+    monday.asked()
+    monday.run()
+    assert monday.asked() == {}
+
+
+def test_a_recording_that_does_not_fit_is_set_aside(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others pass; the next run tries it again."""
+    monday = night({501: ONE, 502: RINGING})
+    monday.calls(c1=501, c2=502)
+    small = RINGING.stat().st_size
+    assert small < ONE.stat().st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(temporary, "_HARDLY_ANY", 1000)
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(small, 0, small))
+        monday.run()
+    assert monday.states() == {1: ("failed", "no_room_for_recording"), 2: ("done", None)}
+    monday.run()
+    assert monday.states()[1] == ("done", None)
 
 
 def test_changed_thresholds_mark_again(night: Make) -> None:

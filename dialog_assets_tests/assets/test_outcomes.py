@@ -49,6 +49,7 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (s3.ArchivedFileChanged("other"), AGAIN, "archived_file_changed"),
     (audio.WorkersUnavailable("no process"), STOPS, None),
     (temporary.NoRoomForRecordings("full"), STOPS, None),
+    (temporary.NoRoomForRecording("large"), AGAIN, "no_room_for_recording"),
     (speech.RecogniserRefused("key"), STOPS, None),
     (speech.RecogniserBusy("quota"), OUTAGE, "recogniser_busy"),
     (speech.RecogniserUnavailable("down"), OUTAGE, "recogniser_unavailable"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dialog_assets.assets.temporary import NoRoomForRecordings, room_in, work_folder
+from dialog_assets.assets.temporary import NoRoomForRecording, NoRoomForRecordings, Room, room_in, work_folder
 
 OWNER = """
 import sys, tempfile
@@ -77,6 +80,70 @@ def test_a_full_disk_is_told_from_other_trouble(tmp_path: Path) -> None:
             raise OSError(number, os.strerror(number))
     with pytest.raises(PermissionError), room_in(tmp_path / "1"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_one_recording_that_fills_the_disk_is_set_aside(tmp_path: Path) -> None:
+    """It was large itself: smaller ones may still pass."""
+    large = tmp_path / "1"
+    large.mkdir()
+    (large / "recording").write_bytes(bytes(2_000_000))
+    for own in (large, large / "recording"):
+        with pytest.raises(NoRoomForRecording, match="set TMPDIR"), room_in(tmp_path, own):
+            raise OSError(errno.ENOSPC, "full")
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The disk's free bytes, as the test sets them."""
+    left = [60_000_000]
+
+    def usage(_: object) -> Any:
+        return shutil._ntuple_diskusage(left[0], 0, left[0])
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    return left
+
+
+def test_recordings_that_do_not_fit_side_by_side_take_turns(tmp_path: Path, free: list[int]) -> None:
+    """The sum of what is given out at a time stays below what is free; everybody comes to it, failed ones leave theirs."""
+
+    async def main() -> None:
+        room, given, most = Room(tmp_path), 0, 0
+
+        async def one(size: int) -> None:
+            nonlocal given, most
+            async with room.of(size):
+                given += size
+                most = max(most, given)
+                await asyncio.sleep(0)
+                given -= size
+                if size == 59_000_000:
+                    raise ZeroDivisionError
+
+        sizes = [40_000_000, 30_000_000, 59_000_000, 20_000_000, 0, 60_000_000]
+        ended = await asyncio.gather(*map(one, sizes), return_exceptions=True)
+        assert [type(how) for how in ended if how] == [ZeroDivisionError]
+        assert most == 60_000_000
+
+    asyncio.run(main())
+
+
+def test_only_the_recording_that_does_not_fit_is_set_aside(tmp_path: Path, free: list[int]) -> None:
+    """It is told with its size once it is alone, and others go on; a full disk is everybody's."""
+
+    async def main() -> None:
+        room = Room(tmp_path)
+        with pytest.raises(NoRoomForRecording, match="has 60 MB for a recording that takes 115 MB"):
+            async with room.of(115_000_000):
+                pass
+        async with room.of(1_000_000):
+            pass
+        free[0] = 1000
+        with pytest.raises(NoRoomForRecordings, match="set TMPDIR"):
+            async with room.of(115_000_000):
+                pass
+
+    asyncio.run(main())
 
 
 def test_only_folders_of_recordings_are_swept(passing: Path) -> None:

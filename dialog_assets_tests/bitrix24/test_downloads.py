@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, BinaryIO
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dialog_assets.bitrix24.client import Bitrix24Client
@@ -83,7 +83,7 @@ class Outcome:
         return self.target.getvalue()[len(b"before") :]
 
 
-def fetch(*answers: Answering, size: int = len(AUDIO), attempts: int = 4, **more: Any) -> Outcome:
+def fetch(*answers: Answering, size: int | None = len(AUDIO), attempts: int = 4, **more: Any) -> Outcome:
     """Download from a server that answers one request after another; the last answer stays."""
     outcome = Outcome()
 
@@ -198,10 +198,69 @@ def short(request: Request) -> Response:
     return Response(status_code=416) if first_byte(request) else whole(request, AUDIO[:1000])
 
 
-@pytest.mark.parametrize("content", [b"damaged" * 100, b"\xff\xfeT\x00e\x00", b"\xff" * 100, b"\x00" * 100, b"P", b""])
-def test_what_is_no_audio_is_refused(content: bytes) -> None:
-    """Whole, but of no known format."""
-    assert reason(fetch(lambda r: whole(r, content), size=len(content))) == "not_audio"
+BEHIND = bytes(range(256)) * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + AUDIO,
+        b"\xff\xfe" + AUDIO,
+        bytes(700) + AUDIO,
+        b"\xff" * 700 + AUDIO,
+        b"\r\n" + AUDIO,
+        b"<a" + BEHIND,
+        b'{"' + BEHIND,
+        b"[1" + BEHIND,
+        b"\n\n<html" + BEHIND,
+        b"\xff\xfeT\x00e\x00",
+        b"damaged" * 100,
+        b"P",
+    ],
+    ids=lambda content: content[:8].hex(),
+)
+def test_whatever_is_no_page_is_for_the_probe_to_judge(content: bytes) -> None:
+    """What stands before the first frame, the middle of a frame, and what only begins like a page."""
+    assert fetch(lambda r: whole(r, content), size=len(content)).content == content
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!DOCTYPE html><p>Вход",
+        "\n  <?xml version='1.0'?><Error/>",
+        "<script>",
+        "<Error><Code>NoSuchKey</Code></Error>",
+        "{ }",
+        '{\n"answer": 1}',
+        '[{"a": 1}]',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1251", "utf-16"])
+def test_a_page_is_told_in_every_encoding(text: str, encoding: str) -> None:
+    """HTML, XML and JSON, under an audio's content type."""
+    assert reason(fetch(lambda r: whole(r, text.encode(encoding)))) == "not_audio"
+
+
+def test_a_page_that_drips_is_told_too() -> None:
+    """Its first bytes come one by one."""
+
+    async def drip() -> AsyncIterator[bytes]:
+        for byte in b"  <html>being updated</html>":
+            yield bytes([byte])
+
+    assert reason(fetch(lambda _: StreamingResponse(drip(), media_type="audio/mpeg"), size=None)) == "not_audio"
+
+
+@pytest.mark.parametrize("size", [0, None])
+def test_an_empty_recording_comes_as_it_is(size: int | None) -> None:
+    """Nothing is missing of it: it is for the probe to say that it is empty."""
+    assert fetch(lambda r: whole(r, b""), size=size).content == b""
+
+
+def test_a_size_of_0_is_no_promise() -> None:
+    """The Disk has not measured it yet."""
+    assert fetch(whole, size=0).content == AUDIO
 
 
 @pytest.mark.parametrize(
