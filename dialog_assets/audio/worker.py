@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -19,11 +20,13 @@ from dialog_assets.audio.convert import prepare
 from dialog_assets.audio.errors import AudioError
 from dialog_assets.audio.lines import Answer, Request
 from dialog_assets.audio.probe import probe
+from dialog_assets.audio.trial import TrialFailed, read_trial
 
 if sys.platform != "win32":
     import resource
 
 _MEGABYTE = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _STATM = Path("/proc/self/statm")
 
 
@@ -32,11 +35,31 @@ def main(memory_megabytes: int, file_megabytes: int) -> None:
     answers = _apart_from_libraries()
     requests: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    fault = _trial()
     _limit(memory_megabytes, file_megabytes)
-    _say(answers, b"ready")
+    _say(answers, f"unable: {fault}".encode() if fault else b"ready")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # until here errors are the installation's, and worth reading
     while True:
         _say(answers, _answer(Request.model_validate_json(requests.get())).model_dump_json().encode())
+
+
+def _trial() -> str | None:
+    """What keeps this installation from reading recordings, on one line."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="dialog_assets-trial-") as folder:
+            read_trial(Path(folder))
+    except TrialFailed as error:
+        return str(error)
+    except OSError as error:
+        return None if error.errno in _NO_ROOM else _place(error)  # a full disk is told by who needs it
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it would befall every recording
+        return _place(error)
+    return None
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
 
 
 def _apart_from_libraries() -> BinaryIO:
@@ -82,8 +105,7 @@ def _answer(request: Request) -> Answer:
             return Answer(refused=("too_large", "its conversion"))
         return Answer(errno=error.errno or 0)
     except Exception as error:  # noqa: BLE001 -- a fault in what reads foreign bytes is this file's, not the run's
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return Answer(refused=("parser_crashed", f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"))
+        return Answer(refused=("parser_crashed", _place(error)))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ FILES_A_WORKER = 500
 OUT_OF_MEMORY: tuple[Reason, str] = ("too_large", "out of memory")
 """After this a worker is replaced too: little memory may be left in one piece."""
 
+_PROGRAM: tuple[str, ...] = ("-m", "dialog_assets.audio.worker")
 _LONGEST_ANSWER = 1 << 20
 _MEGABYTE = 1 << 20
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
@@ -74,6 +75,11 @@ class Inspectors:
         for worker in list(self._all):
             self._end(worker)
         self._threads.shutdown(wait=False)  # from here on it refuses work
+
+    async def check(self) -> None:
+        """Start a worker, which reads one tiny recording before it takes others. Raises WorkersUnavailable."""
+        async with self._slots:
+            self._idle.append(self._idle.pop() if self._idle else await self._start())
 
     async def inspect(self, path: Path) -> AudioProbe:
         """`probe.probe(path)` in a worker.
@@ -139,7 +145,7 @@ class _Worker:
     def __init__(self, limits: Limits) -> None:
         self._process = Popen(
             [
-                *(sys.executable, "-P", "-m", "dialog_assets.audio.worker"),
+                *(sys.executable, "-P", *_PROGRAM),
                 str(limits.memory_megabytes),
                 str(limits.file_megabytes),
             ],
@@ -154,7 +160,13 @@ class _Worker:
 
     def wait_until_ready(self) -> None:
         """Raises WorkersUnavailable."""
-        if not self._answers.readline():
+        line = self._answers.readline(_LONGEST_ANSWER)
+        if line.startswith(b"unable: "):
+            raise WorkersUnavailable(
+                f"No recording can be read here: the tiny one that every worker tries first failed "
+                f"({line[8:].decode(errors='replace').strip()}): repair the installation, make clean install."
+            )
+        if not line:
             raise WorkersUnavailable(
                 f"The process that reads recordings ended with code {self._process.wait()} before it began; "
                 "its error stands above: repair the installation."

@@ -237,6 +237,38 @@ def test_a_worker_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pyte
     asyncio.run(main())
 
 
+BROKEN = {
+    "open": "import av; av.open = lambda *a, **k: (_ for _ in ()).throw(TypeError('an unexpected keyword'))",
+    "resampler": "import av; del av.AudioResampler",
+    "samples": "import av, numpy; av.AudioFrame = None\nfrom dialog_assets.audio import probe\n"
+    "probe._samples = lambda frame: numpy.zeros((2, frame.samples), 'int16')",
+    "conversion": "from dialog_assets.audio import convert; convert._transcode = lambda *a: None",
+    "copying": "from dialog_assets.audio import convert\n"
+    "def _copy(source, target, form): target.write_bytes(b'no sound')\nconvert._copy = _copy",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_room_that_is_broken_is_no_fault_of_a_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A library of another version, or our own mistake: the first worker says so, and no recording is refused for it."""
+    program = tmp_path / "broken.py"
+    program.write_text(
+        f"{BROKEN[how]}\nimport sys\nfrom dialog_assets.audio.worker import main\nmain(int(sys.argv[1]), int(sys.argv[2]))"
+    )
+    monkeypatch.setattr(workers, "_PROGRAM", (str(program),))
+
+    async def main() -> None:
+        async with Inspectors() as inspectors:
+            for ask in (inspectors.check(), inspectors.inspect(CALL)):
+                with pytest.raises(WorkersUnavailable, match=r"No recording can be read here.*repair the installation"):
+                    await ask
+        assert not children()
+
+    asyncio.run(main())
+
+
 def test_workers_are_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """After so many files a worker makes room for a new one."""
     monkeypatch.setattr(workers, "FILES_A_WORKER", 2)

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from dialog_assets.audio import workers
 from dialog_assets.cli import main
-from dialog_assets.cli.doctor import examination
-from dialog_assets.cli.doctor.examination import Answer, Check, Finding, Unwell, examine_all
+from dialog_assets.cli.doctor import examination, recordings
+from dialog_assets.cli.doctor.examination import Answer, Check, Context, Finding, Unwell, examine_all
+from dialog_assets.portals import Portal
 from dialog_assets_tests.conftest import ROOT
 
 
@@ -72,3 +74,39 @@ def test_a_broken_file_does_not_hide_the_rest(database: str, tmp_path: Path, mon
     found = json.loads(told.stdout)
     assert any(finding["state"] == "fail" and "torn.yaml" in finding["sentence"] for finding in found)
     assert {"Postgres", "Bitrix24 okna_sever", "S3 archive", "VoiceKit"} <= {finding["what"] for finding in found}
+
+
+def _of_recordings(portals: list[Portal]) -> list[Finding]:
+    return asyncio.run(examine_all(recordings.checks(Context(portals, None))))
+
+
+def test_the_doctor_reads_a_tiny_recording(
+    portals: list[Portal], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the real worker; where the room is broken the finding says so, and a night could not run."""
+    reading, room = _of_recordings(portals)
+    assert (reading.state, room.state) == ("ok", "ok")
+    program = tmp_path / "broken.py"
+    program.write_text(
+        "import av; del av.open\nfrom dialog_assets.audio.worker import main\nmain(512, 4096)",
+    )
+    monkeypatch.setattr(workers, "_PROGRAM", (str(program),))
+    reading, _ = _of_recordings(portals)
+    assert reading.state == "fail"
+    assert "No recording can be read here" in reading.sentence
+
+
+def test_the_doctor_holds_the_disk_against_the_largest_recording(
+    portals: list[Portal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of 512 MB, the recording and its conversion; all downloads at once; a disk without any room."""
+    for free, state, told in (
+        (10**12, "ok", "enough"),
+        (2 * 10**9, "ok", "they take turns"),
+        (10**9, "warn", "takes 1.1 GB with its conversion: it would be set aside"),
+    ):
+        usage = shutil._ntuple_diskusage(free, 0, free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
+        _, room = _of_recordings(portals)
+        assert room.state == state
+        assert told in room.sentence

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from dialog_assets.cli.doctor import archive, bitrix24, database, folders, models, network, voicekit
+from dialog_assets.cli.doctor import archive, bitrix24, database, folders, models, network, recordings, voicekit
 from dialog_assets.cli.doctor.examination import Check, Context, Finding, examine_all
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
@@ -39,6 +39,7 @@ def checks(context: Context) -> list[Check]:
         *network.checks(context),
         *bitrix24.checks(context),
         *archive.checks(context),
+        *recordings.checks(context),
         *voicekit.checks(context),
         *models.checks(context),
     ]
