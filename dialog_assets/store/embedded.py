@@ -43,8 +43,10 @@ _MARK = "cluster_name=dialog_assets"
 """Among the arguments of the servers that were started here: no other is ever ended."""
 _PATIENCE_S = 120.0
 """For what another process is doing with the server, and for its recovery after a power cut."""
-_NOTICED_S = 1.0
+_NOTICED_S = 0.25
 """How soon the end of a server in use is noticed."""
+_LONGEST_PAUSE_S = 30.0
+"""Between two attempts to start one again."""
 _LONGEST_SOCKET = 100
 """The system's limit on a socket's address is 103 bytes on macOS, 107 on Linux."""
 _LARGEST_LOG = 10_000_000
@@ -158,15 +160,15 @@ class Holding:
         """Start the server again when it dies in use; its address stays the same."""
         pause = _NOTICED_S
         while not self.over.wait(pause):
-            pause = _NOTICED_S
             if self.server is not None and self.server.lives():
+                pause = _NOTICED_S
                 continue
             try:
                 with self._alone():
                     self.server = self._found_or_started()
             except (OSError, Trouble, subprocess.SubprocessError, psutil.Error) as error:
                 _log.warning("the embedded Postgres has died and does not start again yet: %s", error)
-                pause = 10 * _NOTICED_S
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -286,8 +288,8 @@ class Holding:
                 with suppress(OSError):
                     sockets.rmdir()
                 raise Trouble(
-                    f"The embedded Postgres in {self.folder} does not start: {_told(log, begin)}; see {log}, or set DATABASE_URL "
-                    "to another Postgres."
+                    f"The embedded Postgres in {self.folder} does not start: {_told(process, log, begin)}; see {log}, or set "
+                    "DATABASE_URL to another Postgres."
                 )
             if _is_ready(self.folder) and _pid_file(self.folder)[0] == str(process.pid):
                 return _Server(psutil.Process(process.pid), sockets)
@@ -367,8 +369,10 @@ def _is_plain(path: Path) -> bool:
     return all(character.isascii() and (character.isalnum() or character in "/._-") for character in str(path))
 
 
-def _told(log: Path, begin: int) -> str:
-    """Why a server ended, by what it wrote into its log since `begin`."""
+def _told(process: subprocess.Popen[bytes], log: Path, begin: int) -> str:
+    """Why a server ended, by its end and by what it wrote into its log since `begin`."""
+    if process.returncode < 0:
+        return f"signal {-process.returncode} ended it"
     with log.open("rb") as file:
         file.seek(begin)
         return reason(file.read(1_000_000).decode(errors="replace"))
