@@ -21,7 +21,7 @@ from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import call_steps, ledger, rules, withdrawn_results
+from dialog_assets.store import call_steps, ledger, rules, schema, withdrawn_results
 from dialog_assets.store.call_steps import Pending
 from dialog_assets.store.faults import sentence
 from dialog_assets.store.leases import step_lock
@@ -315,6 +315,7 @@ async def _work(
     """The step's core under its lease; how its days stand then, day by day, and what it found."""
     findings = Findings()
     async with open_pool(postgres.url, size=postgres.pool_size) as pool:
+        await pool.transact(schema.check)
         if portal.portal not in await pool.transact(rules.portals):
             raise NoTables(f"There are no tables for {portal.portal}: run dialog-assets setup-portals.")
 

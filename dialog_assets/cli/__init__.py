@@ -30,8 +30,6 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        import psycopg
-
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal may lack letters of a portal's texts, or of a path
         try:
@@ -45,10 +43,17 @@ class _Group(click.Group):
             raise click.ClickException(
                 f"The machine refuses ({error.strerror or type(error).__name__}){place}."
             ) from error
-        except psycopg.errors.UndefinedTable as error:
-            raise click.ClickException(
-                "The database has not all tables of this version: run dialog-assets setup-portals."
-            ) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            from dialog_assets.store.faults import fault_of, sentence
+
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            # Nothing of the statement, its parameters or the server's address.
+            told = sentence(fault)
+            raise click.ClickException(f"{told[0].upper()}{told[1:]}.") from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

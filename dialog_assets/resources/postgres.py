@@ -16,7 +16,7 @@ class PostgresResource(dg.ConfigurableResource[None]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
         """Find (or start) the server; raises DatabaseUnreachable."""
-        self._url = server.database_url()
+        self._url = server.database_url_in_time()
 
     @property
     def url(self) -> str:

@@ -6,6 +6,9 @@ parameters or parts of an address.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import psycopg
 
 PATIENCE_S = 120.0
@@ -46,6 +49,27 @@ _MEANING = {
     "55P03": "a lock was not had in time: look in pg_stat_activity for what holds it",
     "57014": "a statement took longer than statement_timeout allows",
 }
+
+
+def fault_of(error: BaseException | None) -> psycopg.Error | None:
+    """The error of Postgres behind an error of SQLAlchemy, Dagster or a group, if there is one; psycopg2's as psycopg's."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, psycopg.Error):
+            return error
+        code: Any = getattr(error, "pgcode", False)
+        if code is not False:  # psycopg2
+            if code is None:
+                return psycopg.OperationalError()
+            with suppress(KeyError):
+                return psycopg.errors.lookup(code)()
+            return psycopg.DatabaseError()
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        else:
+            error = getattr(error, "orig", None) or error.__cause__ or error.__context__
+    return None
 
 
 def passing(error: BaseException) -> bool:
