@@ -121,6 +121,29 @@ def setup_portals(as_json: bool) -> None:
         click.echo(f"{portal.portal}: {portal.title}, {portal.time_zone}, from {portal.start_date}: {state}")
 
 
+@main.command("drop-portal")
+@click.option("--portal", "name", required=True, help="Portal id.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop_portal(name: str, yes: bool) -> None:
+    """Remove everything that the database holds of a portal whose file is gone. Its recordings stay in the bucket."""
+    from dialog_assets.cli import instance
+    from dialog_assets.cli.leftovers import drop, holdings
+
+    _portals()
+    url = instance.find_database()
+    held = asyncio.run(holdings(url, name))
+    click.echo(
+        f"{name}: {held['calls']} calls and all that was made of them, {held['purchases']} purchases of {held['cost_rub']:.2f} RUB."
+    )
+    if (
+        not yes
+        and click.prompt("There is no way back but a backup. To remove them, type the portal's id", default="") != name
+    ):
+        raise click.ClickException("That is not the portal's id: nothing was removed.")
+    asyncio.run(drop(url, name))
+    click.echo(f"{name} is removed from the database; its recordings are still in the bucket, under {name}/.")
+
+
 @main.command()
 @click.option("--portal", "name", required=True, help="Portal id, the name of its file.")
 @click.option("--date", "day", type=DAY, help="One day; by default the night's work: yesterday and the trailing days.")
@@ -206,7 +229,7 @@ def _run(portal: Portal, first: date, last: date, steps: Sequence[str], *, retry
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | None, as_json: bool) -> None:
     """Show for every day and step how many calls are done, skipped, failed or waiting, and why; and the days not run."""
-    from dialog_assets.cli import instance, tables
+    from dialog_assets.cli import instance, leftovers, tables
 
     bounds = _bounds(first, last)
     portals = _chosen(names)
@@ -218,6 +241,9 @@ def coverage(names: tuple[str, ...], first: datetime | None, last: datetime | No
         return
     tables.print_days(days, ran)
     tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))
+    if not names:
+        for sentence in asyncio.run(leftovers.sentences(url, portals)):
+            click.echo(sentence, err=True)
 
 
 @main.command()
@@ -230,11 +256,13 @@ def costs(
     names: tuple[str, ...], first: datetime | None, last: datetime | None, by_purchase: bool, as_json: bool
 ) -> None:
     """Show what was bought for the calls of the days, from whom, for how much, by portal, step and model."""
-    from dialog_assets.cli import instance, tables
+    from dialog_assets.cli import instance, leftovers, tables
 
     bounds = _bounds(first, last)
-    portals = _chosen(names)
-    rows = asyncio.run(tables.read_costs(instance.find_database(), portals, *bounds, by_purchase=by_purchase))
+    known = [portal.portal for portal in _portals()]
+    url = instance.find_database()
+    chosen = asyncio.run(leftovers.chosen(url, known, names))
+    rows = asyncio.run(tables.read_costs(url, chosen, *bounds, by_purchase=by_purchase))
     if as_json:
         click.echo(json.dumps(rows, default=str))
     else:

@@ -96,12 +96,11 @@ async def read_failed(url: str, days: Days) -> Failed:
 
 
 async def read_costs(
-    url: str, portals: Sequence[Portal], first: date | None, last: date | None, *, by_purchase: bool
+    url: str, portals: Sequence[str], first: date | None, last: date | None, *, by_purchase: bool
 ) -> list[dict[str, Any]]:
     """Rows of what was bought for the calls of the days, or on the days."""
     async with open_pool(url, size=2) as pool, pool.connection() as connection:
-        names = [portal.portal for portal in portals]
-        return await ledger.costs(connection, names, first, last, by_purchase=by_purchase)
+        return await ledger.costs(connection, portals, first, last, by_purchase=by_purchase)
 
 
 def has_calls(days: Days) -> bool:

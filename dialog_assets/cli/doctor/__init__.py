@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from dialog_assets.cli.doctor import archive, bitrix24, database, folders, models, network, recordings, voicekit
+from dialog_assets.cli.doctor import (
+    archive,
+    bitrix24,
+    database,
+    folders,
+    models,
+    network,
+    portal_files,
+    recordings,
+    voicekit,
+)
 from dialog_assets.cli.doctor.examination import Check, Context, Finding, examine_all
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
@@ -36,6 +46,7 @@ def checks(context: Context) -> list[Check]:
     return [
         *folders.checks(context),
         *(database.checks(context) if context.pool is not None else ()),
+        *(portal_files.checks(context) if context.pool is not None else ()),
         *network.checks(context),
         *bitrix24.checks(context),
         *archive.checks(context),
