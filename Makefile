@@ -16,7 +16,7 @@ endif
 # Compiling Dagster anew in every process would double the time of everything.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long ui bench lint check lock install clean
+.PHONY: demo test test-long test-part pythons ui bench lint check lock install clean
 
 install: $(VENV)/installed
 
@@ -58,12 +58,25 @@ lint: install          ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: install         ## the definitions load
+# What depends most on Python and its native packages, with a whole night among it.
+PART := $(addprefix dialog_assets_tests/,audio/test_workers.py audio/test_convert.py audio/test_probe.py cli test_worklist.py \
+	speech/test_voicekit.py store/test_pool.py end_to_end/test_again.py)
+
+test-part: install     ## the part of the suite that CI runs on every Python
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(PART)
+
+pythons:               ## the Pythons that are promised
+	@echo $(PYTHONS)
+
+check: install         ## the lock has one version for all Pythons, and the definitions load
+	$(BIN)/python .ci/lock.py
 	DAGSTER_HOME=$$(mktemp -d) $(BIN)/dagster definitions validate -m dialog_assets.definitions
 
 lock:                  ## renew requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras \
 		--quiet --upgrade -o requirements.lock pyproject.toml
+	for python in $(PYTHONS); do $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --python-version $$python \
+		--target build/wheels --require-hashes -r requirements.lock || exit 1; done
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--quiet --upgrade -o bench/requirements.lock bench/requirements.in
 
