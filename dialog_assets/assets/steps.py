@@ -6,6 +6,7 @@ Not here: what a step does (its own module), which items it has (store), how the
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import dagster as dg
 import psycopg
 
 from dialog_assets import certificates, interruption, proxies
+from dialog_assets.analysis.prompts import prompt
 from dialog_assets.assets import figures
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
@@ -180,6 +182,29 @@ class StepRun:
 
 Core = Callable[[StepRun], Awaitable[None]]
 
+PROMPTS = {
+    "fixed_dialogs": "correction",
+    "classifications": "classification",
+    "criteria_scores": "criteria",
+    "entity_summaries": "summary",
+}
+
+
+def rules_version(portal: Portal, step: str) -> str | None:
+    """By which prompt, categories and criteria a step works now; None for a step without such rules.
+
+    Dagster marks days that were done by others. Only what the results depend on counts: the order of a file's lists does not.
+    """
+    if step not in PROMPTS:
+        return None
+    rules = {
+        "classifications": [category.label for category in portal.categories],
+        "criteria_scores": [criterion.label for criterion in portal.criteria],
+        "entity_summaries": [one.label for one in portal.criteria if one.include_in_entity_description],
+    }
+    text = "\n".join([prompt(PROMPTS[step]).version, *sorted(rules.get(step, []))])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
 
 def step_asset(
     portal: Portal, step: str, *, checks: Mapping[str, str] | None = None
@@ -200,6 +225,7 @@ def step_asset(
         kinds=KINDS[step],
         tags={"portal": portal.portal},
         metadata={"dagster/table_name": f"{portal.portal}_{step}"},
+        code_version=rules_version(portal, step),
         check_specs=[
             dg.AssetCheckSpec(
                 name="no_failed_calls",

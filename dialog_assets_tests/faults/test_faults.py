@@ -34,8 +34,8 @@ pytestmark = pytest.mark.xdist_group("calm_week")
 DAMAGED = (5020, "audio_files", "recording_not_audio")
 """The one call of the week that cannot be done: its recording is no audio."""
 
-IN_PASSING = frozenset({"cost_rub", "version"})
-"""A result costs more when answers of no use came before it, a summary may have had another version before."""
+IN_PASSING = frozenset({"cost_rub", "version", "refused"})
+"""A result costs more when answers of no use came before it, and may say what of them; a summary may have had versions before."""
 
 
 def answered(books: dict[str, Any], vendor: str) -> int:
