@@ -50,6 +50,8 @@ _LONGEST_PAUSE_S = 30.0
 _LONGEST_SOCKET = 100
 """The system's limit on a socket's address is 103 bytes on macOS, 107 on Linux."""
 _LARGEST_LOG = 10_000_000
+_ELSEWHERE = ("HOSTADDR", "SERVICE", "OPTIONS", "REQUIREAUTH", "CHANNELBINDING", "REQUIREPEER", "TARGETSESSIONATTRS")
+"""Variables of libpq, after PG, that are meant for other servers and would lead away from this one, or be refused by it."""
 
 _log = logging.getLogger(__name__)
 _held: dict[Path, Holding] = {}
@@ -80,6 +82,8 @@ def url(folder: Path, database: str) -> str:
                 f"The embedded Postgres in {folder} does not start ({told}): make room and let this user write there, or set "
                 "DATABASE_URL to another Postgres."
             ) from None
+    for name in _ELSEWHERE:
+        os.environ.pop(f"PG{name}", None)
     return f"postgresql://postgres@/{database}?host={quote(str(server.sockets))}&port={server.port}"
 
 

@@ -29,7 +29,7 @@ from dialog_assets.cli.world import SandboxProcess
 from dialog_assets.portals import Portal
 from dialog_assets.sandbox.world.model import World
 from dialog_assets.sandbox.world.oracle import day_of
-from dialog_assets.store import server
+from dialog_assets.store import embedded, server
 from dialog_assets_tests.conftest import ROOT
 from dialog_assets_tests.databases import copy_of, database_is
 from dialog_assets_tests.end_to_end.week import DAYS, RESULTS, STEPS, Week, rows, snapshot
@@ -502,3 +502,55 @@ def test_a_broken_key_as_a_process(week_copy: str, project: Path, monkeypatch: p
     assert line.startswith("Error: ")
     assert secret not in done.stdout + done.stderr
     assert snapshot(week_copy, TABLES) == before
+
+
+# Where the data are, and who gets at them
+
+
+BACKFILL = days_command("backfill", "2026-03-02", "2026-03-03")
+
+
+def test_a_data_folder_that_cannot_be(project: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    """A file in its place is one sentence of every command that needs one."""
+    (project / "data").write_text("")
+    monkeypatch.setenv("DIALOG_ASSETS_DATA", "data")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    for arguments in (["setup-portals"], ["coverage"], ["costs"], ["psql"], BACKFILL):
+        assert "is a file" in complaint(command(*arguments))
+
+
+def test_psql_and_doctor_on_the_same_data(
+    project: Path, monkeypatch: pytest.MonkeyPatch, command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """psql knows the database and none of our secrets; the data's place is told by both, as is a .env that others may read."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("DIALOG_ASSETS_DATA", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    monkeypatch.setenv("PGHOSTADDR", "10.0.0.1")
+    monkeypatch.setenv("PGPORT", "1")
+    (project / ".env").write_text("")
+    try:
+        result = command("psql", "-Atc", "SELECT current_database()", "-c", r"\! env")
+        assert result.exit_code == 0
+        assert result.stderr == f"Data: {project / '.data'}\n"
+        told = capfd.readouterr().out
+        assert told.startswith("dialog_assets\n")
+        assert "planted" not in told
+        findings = {finding["what"]: finding for finding in json.loads(command("doctor", "--json").stdout)}
+    finally:
+        embedded.let_go(project / ".data" / "postgres")
+    assert str(project / ".data") in findings["data"]["sentence"]
+    assert findings["other users"]["state"] == "ok", "the folders above are closed"
+
+
+def test_a_terminal_without_cyrillic() -> None:
+    """What it cannot show becomes question marks, not a stack trace."""
+    program = """
+from dialog_assets.cli import main
+from dialog_assets.cli.tables import console
+main.command("say")(lambda: console().print("Окна «Север»"))
+main(["say"])
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "???? ???????\n", "")

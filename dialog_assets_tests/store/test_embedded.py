@@ -264,9 +264,8 @@ def test_any_path(tmp_path: Path, name: str) -> None:
 def test_it_is_closed_to_other_users_and_knows_no_secret(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Database, socket and locks are their owner's; the server's environment is its own, and no variable of libpq leads astray."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
-    for name in ("PGPORT", "PGHOST", "PGHOSTADDR", "PGUSER", "PGDATABASE", "PGDATA"):
-        monkeypatch.setenv(name, "10.0.0.1")
-    monkeypatch.delenv("PGHOSTADDR")
+    for name in ("PORT", "HOST", "HOSTADDR", "USER", "DATABASE", "DATA", "SERVICE", "OPTIONS", "REQUIREAUTH"):
+        monkeypatch.setenv(f"PG{name}", "10.0.0.1")
     url = embedded.url(folder, "postgres")
     sockets = Path(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
     for path in (folder, sockets, sockets / ".s.PGSQL.5432", *folder.parent.glob("postgres.*")):
