@@ -321,6 +321,11 @@ def doctor(names: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--state", type=click.Path(file_okay=False, path_type=Path), help="Folder that keeps objects between lives."
 )
+@click.option(
+    "--env-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write the addresses and test credentials to, in the form of .env; only its owner may read it.",
+)
 @click.option("--latency-ms", type=float, default=0.0, show_default=True, help="Delay of every answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print addresses and credentials as one JSON line.")
 def sandbox(
@@ -335,13 +340,20 @@ def sandbox(
     control_port: int,
     week_ends: str,
     state: Path | None,
+    env_file: Path | None,
     latency_ms: float,
     as_json: bool,
 ) -> None:
     """Serve the fictional outside world on loopback until stopped: Bitrix24, VoiceKit, S3 and three LLM vendors."""
+    from dialog_assets.cli.world import check_environment_file, write_environment
     from dialog_assets.sandbox.server import Sandbox, serve
 
+    if env_file is not None:
+        check_environment_file(env_file)
+
     def ready(world: Sandbox) -> None:
+        if env_file is not None:
+            write_environment(env_file, world.environment)
         if as_json:
             click.echo(json.dumps({"addresses": world.addresses, "environment": world.environment, "week": world.week}))
             sys.stdout.flush()

@@ -7,10 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,30 @@ _NEEDED = re.compile(
 
 class SandboxFailed(DialogAssetsError):
     """The sandbox did not start."""
+
+
+OURS = "# Written by dialog-assets sandbox: addresses and test credentials of a fictional world."
+
+
+class ForeignFile(DialogAssetsError):
+    """A file of settings that the sandbox did not write, and so does not replace."""
+
+
+def check_environment_file(path: Path) -> None:
+    """Raises ForeignFile where writing would replace somebody's own settings."""
+    if path.exists() and not path.read_bytes().startswith(OURS.encode()):
+        raise ForeignFile(f"{path} is there and was not written by the sandbox: choose another file, or remove it.")
+
+
+def write_environment(path: Path, environment: Mapping[str, str]) -> None:
+    """Write `environment` in the form of .env, for its owner only. Raises ForeignFile where it cannot be written."""
+    lines = [OURS, *(f"{variable}='{value}'" for variable, value in environment.items())]
+    try:
+        path.unlink(missing_ok=True)
+        with open(path, "x", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError as error:
+        raise ForeignFile(f"{path} cannot be written ({error.strerror}): choose another file.") from None
 
 
 class SandboxProcess:
