@@ -38,7 +38,10 @@ PIPE_WIDTH = 100
 """Characters of a line where the output is no terminal."""
 
 Failed = dict[tuple[str, str, str], list[dict[str, Any]]]
-"""(portal, step, reason) → calls with call_id, day and detail, the newest first."""
+"""(portal, step, reason) → calls with call_id, day and detail, the newest first; of CLOSED, how many calls have a detail."""
+
+CLOSED = "recording_not_allowed"
+"""The reason of calls whose recording lies at a host that may not be asked: its detail is that host."""
 
 ROLES = {"operator": "Оператор", "client": "Клиент", "speaker": "Голос"}
 
@@ -92,6 +95,9 @@ async def read_failed(url: str, days: Days) -> Failed:
                 if any(by_step[step].states["failed"] for by_step in by_day.values()):
                     for row in await call_steps.failures(connection, portal, step, min(by_day), max(by_day)):
                         found.setdefault((portal, step, row["reason"]), []).append(row)
+            if by_day:
+                closed = await call_steps.details(connection, portal, "audio_files", CLOSED, min(by_day), max(by_day))
+                found[portal, "audio_files", CLOSED] = closed
     return found
 
 
@@ -197,6 +203,9 @@ def print_reasons(days: Days, failed: Failed) -> None:
                 own.update(_own_reasons(by_step, step))
             for (state, reason), number in sorted(own.items()):
                 out.print(f"  {portal}/{step}: {number} {state}: {reason}")
+                if reason == CLOSED:
+                    for row in failed.get((portal, step, reason), ()):
+                        out.print(f"      {row['calls']}: {row['detail']}", markup=False)
                 if state != "failed":
                     continue
                 named = failed.get((portal, step, reason), ())

@@ -32,6 +32,9 @@ _COLUMNS = (
 
 _DECIDED_AT_ONCE = 500
 
+_UNANSWERED = ("402", "403", "404", "423", "480", "484", "486", "503", "603", "603-S")
+"""Codes of the telephony that say that nobody talked, whatever stands before an underscore in them."""
+
 
 async def settle_without_recording(
     connection: Connection, portal: str, first: date, last: date, *, patience_from: datetime
@@ -39,28 +42,46 @@ async def settle_without_recording(
     """Account for the days' calls that have no recording.
 
     A call that was talked in and is younger than `patience_from` waits for its recording; an older one is skipped
-    (and taken up again if a recording still appears); a call that nobody answered is skipped at once. What is archived
-    stays as it is, also if the portal deletes its recording.
+    (and taken up again if a recording still appears); a call that nobody answered is skipped at once: one without a
+    duration, or with a code that says so. Other codes than 200 are the exchanges' own words and say nothing. A call whose
+    link may not be used is skipped with the link's host. What is archived stays as it is, also if the portal deletes its
+    recording.
     """
     await connection.execute(
         """
-        INSERT INTO call_steps (portal, call_id, step, state, reason, input_key, attempts)
+        INSERT INTO call_steps (portal, call_id, step, state, reason, detail, input_key, attempts)
         SELECT c.portal, c.call_id, 'audio_files',
-               CASE WHEN answered AND c.started_at >= %(patience_from)s THEN 'waiting' ELSE 'skipped' END,
+               CASE WHEN answered AND link IS NULL AND c.started_at >= %(patience_from)s THEN 'waiting' ELSE 'skipped' END,
                CASE WHEN NOT answered THEN 'not_answered'
+                    WHEN link IS NOT NULL THEN 'recording_not_allowed'
                     WHEN c.started_at >= %(patience_from)s THEN 'recording_not_ready' ELSE 'no_recording' END,
+               CASE WHEN NOT answered OR link IS NULL THEN NULL
+                    WHEN host IS NULL THEN 'the recording''s link names no host: the exchange must give a whole https:// link'
+                    WHEN link ILIKE 'https:%%' THEN 'host ' || host || ' is not in bitrix24.record_hosts of the portal file'
+                    ELSE 'host ' || host || ' is linked without https://, and nothing else is fetched' END,
                'none', 1
         FROM calls c
         JOIN call_steps up ON up.portal = c.portal AND up.call_id = c.call_id AND up.step = 'calls' AND up.output_key = 'none',
-            LATERAL (SELECT c.duration_s > 0 AND coalesce(c.failed_code, '200') = '200' AS answered) AS talk
+            LATERAL (SELECT nullif(btrim(c.raw ->> 'CALL_RECORD_URL'), '') AS link) AS told,
+            LATERAL (SELECT substring(link FROM '^(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/]+)') AS host) AS place,
+            LATERAL (SELECT c.duration_s > 0 AND split_part(
+                regexp_replace(upper(btrim(coalesce(c.failed_code, ''))), '^.*_', ''), ' ', 1) <> ALL(%(unanswered)s)
+                AS answered) AS talk
         WHERE c.portal = %(portal)s AND c.day BETWEEN %(first)s AND %(last)s
         ON CONFLICT (portal, call_id, step) DO UPDATE SET
-            state = excluded.state, reason = excluded.reason, detail = NULL, input_key = 'none', next_try = NULL,
+            state = excluded.state, reason = excluded.reason, detail = excluded.detail, input_key = 'none', next_try = NULL,
             updated_at = now()
         WHERE call_steps.state <> 'done' AND NOT (call_steps.state = 'skipped' AND call_steps.output_key IS NOT NULL)
-            AND (call_steps.state, call_steps.reason) IS DISTINCT FROM (excluded.state, excluded.reason)
+            AND (call_steps.state, call_steps.reason, call_steps.detail)
+                IS DISTINCT FROM (excluded.state, excluded.reason, excluded.detail)
         """,
-        {"portal": portal, "first": first, "last": last, "patience_from": patience_from},
+        {
+            "portal": portal,
+            "first": first,
+            "last": last,
+            "patience_from": patience_from,
+            "unanswered": list(_UNANSWERED),
+        },
     )
 
 

@@ -217,6 +217,20 @@ async def failures(
     return await cursor.fetchall()
 
 
+async def details(connection: Connection, portal: str, step: str, reason: str, first: date, last: date) -> list[Row]:
+    """Rows (detail, calls) of the days' calls with this reason at the step, the most frequent first."""
+    cursor = await connection.execute(
+        """
+        SELECT s.detail, count(*) AS calls
+        FROM calls c JOIN call_steps s ON s.portal = c.portal AND s.call_id = c.call_id AND s.step = %s
+        WHERE c.portal = %s AND c.day BETWEEN %s AND %s AND s.reason = %s AND s.detail IS NOT NULL
+        GROUP BY s.detail ORDER BY calls DESC, s.detail
+        """,
+        [step, portal, first, last, reason],
+    )
+    return await cursor.fetchall()
+
+
 async def failed(connection: Connection, portal: str, step: str, first: date, last: date) -> set[int]:
     """Ids of the days' calls that are failed at the step."""
     cursor = await connection.execute(
