@@ -14,10 +14,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urljoin
 
 import httpx2
 
 from dialog_assets import certificates
+from dialog_assets.bitrix24.answers import MAX_BYTES, MAX_S, TooLargeError, decoded, read
 from dialog_assets.bitrix24.credentials import Access, Credential
 from dialog_assets.bitrix24.errors import (
     Bitrix24AccessError,
@@ -34,6 +36,7 @@ from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
 from dialog_assets.bitrix24.side_by_side import Gate
 from dialog_assets.bitrix24.webhook import Webhook
+from dialog_assets.hosts import origin_of
 
 USER_AGENT = "dialog-assets/0.1"
 
@@ -269,14 +272,16 @@ class Bitrix24Client:
         access = await self._credential.access()
         renewals = 0
         while True:
-            response = await self._post(access, method, params, before_body)
+            response, content = await self._post(access, method, params, before_body)
             location = response.headers.get("location")
             if response.is_redirect and location and self._credential.follow(access, method, location):
                 access = await self._credential.access()
-                response = await self._post(access, method, params, before_body)
-            content = response.content if links else self._without_secrets(response.content)
-            body = self._hidden(_decoded(content))
-            failure = classify(response.status_code, body, method=method)
+                response, content = await self._post(access, method, params, before_body)
+            value, odd = decoded(content if links else self._without_secrets(content))
+            body = self._hidden(value)
+            failure = classify(response.status_code, body, method=method, odd=odd)
+            if failure is not None and response.is_redirect and location:
+                failure.description = _where(access.base, location)
             if failure is None:
                 assert isinstance(body, Mapping)  # noqa: S101 -- classify promises it, mypy cannot see it
                 return body
@@ -290,23 +295,41 @@ class Bitrix24Client:
 
     async def _post(
         self, access: Access, method: str, params: Mapping[str, Any], before_body: Gate | None
-    ) -> httpx2.Response:
+    ) -> tuple[httpx2.Response, bytes]:
         given = params if access.token is None else {**params, "auth": access.token}
         await self._pacer.take()
+        failure: Bitrix24Error
         try:
-            async with self._http.stream(
-                "POST",
-                f"{access.base}{method}.json",
-                content=json.dumps(given, ensure_ascii=False).encode(),
-                headers={"Content-Type": "application/json", "Accept": "application/json"},
-                follow_redirects=False,
-            ) as response:
+            async with (
+                asyncio.timeout(MAX_S) as clock,
+                self._http.stream(
+                    "POST",
+                    f"{access.base}{method}.json",
+                    content=json.dumps(given, ensure_ascii=False).encode(),
+                    headers={"Content-Type": "application/json", "Accept": "application/json"},
+                    follow_redirects=False,
+                ) as response,
+            ):
                 if before_body is not None:
+                    clock.reschedule(None)
                     await before_body()
-                await response.aread()
-                return response
+                clock.reschedule(asyncio.get_running_loop().time() + MAX_S)
+                return response, await read(response)
         except httpx2.RequestError as error:
             failure = unavailable(method, error)
+        except TimeoutError:
+            failure = Bitrix24UnavailableError(
+                "timeout",
+                method=method,
+                advice=f"the answer is not whole after {MAX_S:.0f} s; if it stays so, look at the network and the portal's load",
+                retryable=True,
+            )
+        except TooLargeError:
+            failure = Bitrix24AccessError(
+                "answer_too_large",
+                method=method,
+                advice=f"the answer is larger than {MAX_BYTES >> 20} MB, which none of a portal is: look at what answers there",
+            )
         # Raised here and not in the handler: even as a context the library's exception would carry the URL along.
         raise failure
 
@@ -318,7 +341,10 @@ class Bitrix24Client:
         """An error body without this credential's secrets in its texts; other bodies as they are."""
         if not isinstance(body, Mapping) or body.get("error") is None:
             return body
-        return json.loads(self._credential.hide(json.dumps(body)))
+        try:
+            return _mapped(body, self._credential.hide)
+        except RecursionError:
+            return {"error": self._credential.hide(str(body["error"])) if isinstance(body["error"], str) else "nested"}
 
 
 class Patience:
@@ -368,11 +394,26 @@ def unavailable(method: str, error: httpx2.RequestError) -> Bitrix24AccessError 
     )
 
 
-def _decoded(content: bytes) -> Any:
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """The value with its texts changed, at any depth that JSON can have."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(name): _mapped(inner, change) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_mapped(inner, change) for inner in value]
+    return value
+
+
+def _where(base: str, location: str) -> str:
+    """Where a redirect leads, without what may be secret of it."""
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
+        place = origin_of(urljoin(base, location))
+    except ValueError:
+        place = None
+    if place is None:
+        return "it leads to no address"
+    return "it leads to another page of the same portal" if place == origin_of(base) else f"it leads to {place}"
 
 
 def _by_key(section: object) -> Mapping[str, Any]:

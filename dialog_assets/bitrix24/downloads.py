@@ -188,7 +188,8 @@ class _Transfer:
     def learn(self, response: httpx2.Response) -> None:
         """What the head of an answer tells of a file whose size nobody has told."""
         length = response.headers.get("content-length", "")
-        if self.size is None and response.status_code == httpx2.codes.OK and length.isdecimal():
+        packed = response.headers.get("content-encoding", "identity").lower() != "identity"
+        if self.size is None and response.status_code == httpx2.codes.OK and length.isdecimal() and not packed:
             self.size = int(length)
         # The end of a chunked answer is a part of it.
         self.told = self.size is not None or "transfer-encoding" in response.headers
@@ -230,7 +231,7 @@ async def _try(client: Bitrix24Client, transfer: _Transfer, outside: OutsideHost
                 if response.is_redirect:
                     target = urljoin(url, response.headers.get("location", ""))
                     if place.way != "provider" and _is_renamed(url, target):
-                        return _elsewhere(place, urlsplit(target).hostname or "")
+                        return _moved(place, urlsplit(target).hostname or "")
                     url = target
                     continue
                 return await _receive(response, transfer)
@@ -264,6 +265,15 @@ def _at_home(client: Bitrix24Client, url: str, *, redirected: bool) -> str:
         if redirected:
             return url  # whether that host may be asked, it decides itself
         raise
+
+
+def _moved(place: Place, host: str) -> RecordingUnavailableError:
+    """A redirect like that of a renamed portal: whether it is one, the portal itself must say."""
+    error = RecordingUnavailableError(
+        "refused", place.name, description=f"its address is outside the portal, it leads to host {host}"
+    )
+    error.outdated = True
+    return error
 
 
 def _elsewhere(place: Place, host: str) -> RecordingUnavailableError:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dialog_assets.bitrix24.answers import Odd
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.said import said, said_code
 
@@ -183,6 +184,11 @@ class _Rule:
 _CREDENTIAL = _Rule(Bitrix24AccessError, "check the webhook URL and that its creator is still active")
 _RIGHTS = _Rule(Bitrix24AccessError, "give the webhook's creator this right in the portal")
 _WAIT = _Rule(Bitrix24UnavailableError, "the portal is in trouble; the next run tries again", retryable=True)
+_STRANGE = _Rule(
+    Bitrix24UnavailableError,
+    "JSON came that is no answer of Bitrix24's REST; if it stays so, check that the webhook URL leads to the portal",
+    retryable=True,
+)
 _ITEM = _Rule(Bitrix24RequestError, "")
 _MOVED = _Rule(Bitrix24AccessError, "the address leads elsewhere; check the webhook URL's domain")
 _NOBODY = _Rule(Bitrix24AccessError, "no portal answers at this address; check the webhook URL")
@@ -217,18 +223,23 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-def classify(status: int | None, body: object, *, method: str = "") -> Bitrix24Error | None:
+def classify(status: int | None, body: object, *, method: str = "", odd: Odd | None = None) -> Bitrix24Error | None:
     """The error that an answer means, or None when it is a success.
 
     `status` is the HTTP status, None for one entry of a batch's result_error; `body` the decoded JSON, or None when the
-    body is not JSON (HTML, empty). The code decides, then the status: both differ between versions of the portal.
+    body is not JSON, which `odd` tells of. The code decides, then the status: both differ between versions of the portal.
     """
     found = _error_of(body)
+    if found is None and odd is not None and (odd.always or (status is not None and status < 300)):
+        kind: Kind = Bitrix24UnavailableError if odd.passes else Bitrix24AccessError
+        return kind(
+            odd.code, method=method, status=status, description=odd.detail, advice=odd.advice, retryable=odd.passes
+        )
     if found is None:
         if status is None or status < 300:
             if isinstance(body, Mapping) and "result" in body:
                 return None
-            code, rule = ("not_json" if body is None else "no_result"), _WAIT
+            code, rule = ("not_json", _WAIT) if body is None else ("no_result", _STRANGE)
         else:
             code, rule = f"http_{status}", _by_status(status, json=isinstance(body, Mapping))
         return rule.kind(code, method=method, status=status, advice=rule.advice, retryable=rule.retryable)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from dialog_assets import certificates
+from dialog_assets.bitrix24.answers import TooLargeError, decoded, read
 from dialog_assets.bitrix24.credentials import Access, renamed, without
 from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24Error, Bitrix24UnavailableError, classify
 from dialog_assets.bitrix24.quiet import silence_urls
@@ -30,6 +30,8 @@ TOKEN_URL = "https://oauth.bitrix24.tech/oauth/token/"  # noqa: S105 - an addres
 _METHOD = "oauth/token"
 _ATTEMPTS = 3
 _TIMEOUT = httpx2.Timeout(30.0)
+_WHOLE_S = 60.0
+_MAX_BYTES = 100_000
 _ADVICE = {
     "invalid_grant": "the refresh token is used up or older than 180 days: authorise the application again and put the "
     "new refresh token into its variable",
@@ -216,22 +218,32 @@ class OAuth:
             "refresh_token": refresh_token,
         }
         failure: Bitrix24Error | None = None
-        response: httpx2.Response | None = None
+        answer: tuple[int, bytes] | None = None
         try:
-            async with httpx2.AsyncClient(
-                transport=self._transport, timeout=_TIMEOUT, verify=certificates.context()
-            ) as http:
-                response = await http.get(self._application.token_url, params=params, follow_redirects=False)
+            async with (
+                asyncio.timeout(_WHOLE_S),
+                httpx2.AsyncClient(transport=self._transport, timeout=_TIMEOUT, verify=certificates.context()) as http,
+                http.stream("GET", self._application.token_url, params=params, follow_redirects=False) as response,
+            ):
+                answer = response.status_code, await read(response, _MAX_BYTES)
+        except TimeoutError:
+            failure = _unavailable("timeout", None)
+        except TooLargeError:
+            failure = _unavailable("its answer is too large", None)
         except httpx2.RequestError as error:
             fault = certificates.fault(error)
             failure = _unavailable(type(error).__name__, None)
             if fault is not None:
                 failure = Bitrix24AccessError("certificate", method=_METHOD, advice=fault)
-        if response is not None:
-            body = _decoded(response.content)
-            if response.status_code == httpx2.codes.OK and body.get("access_token") and body.get("refresh_token"):
+        if answer is not None:
+            status, body = answer[0], _decoded(answer[1])
+            if (
+                status == httpx2.codes.OK
+                and _is_token(body.get("access_token"))
+                and _is_token(body.get("refresh_token"))
+            ):
                 return body
-            failure = self._failure(response.status_code, body)
+            failure = self._failure(status, body)
         raise failure or _unavailable("no answer", None)
 
     def _failure(self, status: int, body: dict[str, Any]) -> Bitrix24Error:
@@ -256,11 +268,12 @@ def _unavailable(what: str, status: int | None) -> Bitrix24UnavailableError:
 
 
 def _decoded(content: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(content)
-    except ValueError:
-        return {}
+    body, _ = decoded(content)
     return body if isinstance(body, dict) else {}
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= _MAX_BYTES // 2
 
 
 def _base(endpoint: object, known: str, token_url: str) -> str | None:
