@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from dialog_assets.audio import workers
 from dialog_assets.cli import main
-from dialog_assets.cli.doctor import examination, recordings
+from dialog_assets.cli.doctor import examination, folders, recordings
 from dialog_assets.cli.doctor.examination import Answer, Check, Context, Finding, Unwell, examine_all
 from dialog_assets.portals import Portal
 from dialog_assets_tests.conftest import ROOT
@@ -110,3 +111,22 @@ def test_the_doctor_holds_the_disk_against_the_largest_recording(
         _, room = _of_recordings(portals)
         assert room.state == state
         assert told in room.sentence
+
+
+def test_doctor_tells_what_other_users_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .env, or a folder of the data, that everybody can read and reach; behind a closed folder neither is."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        project = Path(place)
+        monkeypatch.chdir(project)
+        monkeypatch.setenv("DIALOG_ASSETS_DATA", str(project / "data"))
+        (project / "data" / "sandbox").mkdir(parents=True)
+        (project / ".env").write_text("OPENAI_API_KEY=sk-planted")
+        for path in (project, project / "data", project / "data" / "sandbox"):
+            path.chmod(0o755)
+        (project / ".env").chmod(0o644)
+        found = asyncio.run(folders.closed())
+        assert [finding.state for finding in found] == ["warn", "warn"]
+        assert f"chmod 600 {project}/.env" in found[1].sentence
+        assert "chmod u=rwX,go=" in found[0].sentence
+        project.chmod(0o700)
+        assert [finding.state for finding in asyncio.run(folders.closed())] == ["ok"]
