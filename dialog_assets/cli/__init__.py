@@ -345,7 +345,9 @@ def sandbox(
     as_json: bool,
 ) -> None:
     """Serve the fictional outside world on loopback until stopped: Bitrix24, VoiceKit, S3 and three LLM vendors."""
-    from dialog_assets.cli.world import check_environment_file, write_environment
+    from dialog_assets.cli.world import check_environment_file, check_packages, write_environment
+
+    check_packages()
     from dialog_assets.sandbox.server import Sandbox, serve
 
     if env_file is not None:
@@ -392,10 +394,12 @@ def sandbox(
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def demo(as_json: bool) -> None:
     """Run the whole graph on the sandbox's week and show what came of it. `make demo` does this."""
+    from dialog_assets.cli.instance import begin_project
     from dialog_assets.cli.world import sandbox_process
     from dialog_assets.folders import data_part
     from dialog_assets.portals import load_portals
 
+    begin_project()
     # Always the fictional portals, wherever the real ones are.
     portals = load_portals(Path("portals"))
     with sandbox_process(state=data_part("sandbox")) as starting:

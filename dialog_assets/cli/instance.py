@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ from dialog_assets.folders import data_folder, data_part, other_data
 from dialog_assets.store import server
 
 CONFIGURATION = Path("dagster.yaml")
+SHIPPED = Path(sys.prefix) / "share" / "dialog_assets"
+"""The project's files as a wheel brings them: pyproject.toml's data-files."""
 
 
 class NotInProject(DialogAssetsError):
@@ -23,6 +26,22 @@ def check_folder() -> None:
     """Raises NotInProject where the project's files, and so .env and the data, are not."""
     if not CONFIGURATION.exists():
         raise NotInProject(f"There is no dagster.yaml in {Path.cwd()}: run this command in the project's folder.")
+
+
+def begin_project() -> None:
+    """In a folder that is empty, of an installed wheel: lay out the project's files. Raises NotInProject where that cannot be."""
+    here = Path.cwd()
+    try:
+        if SHIPPED.is_dir() and not CONFIGURATION.exists() and not any(here.iterdir()):
+            shutil.copytree(SHIPPED, here, dirs_exist_ok=True)
+            click.echo(f"A project begins in {here}: dagster.yaml, workspace.yaml and two fictional portals.", err=True)
+    except OSError as error:
+        raise NotInProject(f"A project cannot begin in {here} ({error.strerror}): choose another folder.") from None
+    if not CONFIGURATION.exists():
+        raise NotInProject(
+            f"There is no dagster.yaml in {here}: run this command in the project's folder, or, with the package alone "
+            "installed, dialog-assets demo in an empty one."
+        )
 
 
 def find_database() -> str:

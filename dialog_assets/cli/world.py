@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def write_environment(path: Path, environment: Mapping[str, str]) -> None:
         raise ForeignFile(f"{path} cannot be written ({error.strerror}): choose another file.") from None
 
 
+_PACKAGES = ("flask_cors", "moto", "python_multipart", "starlette", "uvicorn")
+
+
+def check_packages() -> None:
+    """Raises SandboxFailed where the sandbox's packages, an extra of this one, are not installed."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise SandboxFailed(
+            f"The sandbox's packages are not installed ({', '.join(missing)}): pip install 'dialog-assets[sandbox]'."
+        )
+
+
 class SandboxProcess:
     """A sandbox that is starting: the first question to it waits until it is up. Raises SandboxFailed then."""
 
@@ -101,7 +114,8 @@ class SandboxProcess:
 
 @contextmanager
 def sandbox_process(*arguments: str, state: Path | None = None) -> Iterator[SandboxProcess]:
-    """Start `dialog-assets sandbox` with free ports, and stop it at the end."""
+    """Start `dialog-assets sandbox` with free ports, and stop it at the end. Raises SandboxFailed."""
+    check_packages()
     command = [sys.executable, "-m", "dialog_assets.cli", "sandbox", "--json", *arguments]
     if state is not None:
         command += ["--state", str(state)]
