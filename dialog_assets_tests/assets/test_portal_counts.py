@@ -147,9 +147,9 @@ def test_what_the_count_cannot_show(database: str) -> None:
             return await credential(pool, okna_sever())
 
     with portal_site(make_portal(make_calls(30))) as site:
-        assert asyncio.run(told()).endswith("scopes are enough; its user is an administrator")
+        assert asyncio.run(told()).endswith("its user is an administrator; the newest 30 calls can be read")
         site.server.set_habits({"visible_users": [11]})
         assert run(database, site=site).description == "read: 10, counted by the portal: 10"
         assert "its user is NOT an administrator" in asyncio.run(told())
         site.faults.set([{"service": "bitrix24", "kind": "command_error", "match": "profile"}])
-        assert asyncio.run(told()).endswith("whether its user is an administrator is not known (ERROR_CORE)")
+        assert asyncio.run(told()).endswith("is not known (ERROR_CORE); the newest 10 calls can be read")

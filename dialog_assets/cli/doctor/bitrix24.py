@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 from dialog_assets.bitrix24.client import Bitrix24Client
+from dialog_assets.bitrix24.downloads import Place
 from dialog_assets.bitrix24.errors import Bitrix24AccessError, Bitrix24DataError, Bitrix24RequestError
-from dialog_assets.bitrix24.wire import Fields
+from dialog_assets.bitrix24.outside import OutsideHosts
+from dialog_assets.bitrix24.own_links import ForeignLinkError, own_link
+from dialog_assets.bitrix24.recordings import Recordings, Wanted
+from dialog_assets.bitrix24.rows import readable_part
+from dialog_assets.bitrix24.wire import Fields, rows_of
 from dialog_assets.cli.doctor.examination import Check, Context, Unwell
 from dialog_assets.portals import Portal
+from dialog_assets.redaction import host_only
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
 from dialog_assets.store.pool import Pool
 
@@ -30,13 +37,14 @@ async def credential(pool: Pool, portal: Portal) -> str:
     async with Bitrix24Resource().client(portal, pool) as client:
         answer = await client.call("scope", {})
         sees = await _sees(client)
-    scopes = set(answer.result)
-    missing = sorted(SCOPES - scopes)
-    if not scopes & USER_SCOPES:
-        missing.append("user_basic")
-    if missing:
-        raise Unwell(f"the credential lacks the scopes {', '.join(missing)}: add them in the portal.")
-    return f"credential of {portal.bitrix24.credentials[0]} is accepted; scopes are enough; {sees}"
+        scopes = set(answer.result)
+        missing = sorted(SCOPES - scopes)
+        if not scopes & USER_SCOPES:
+            missing.append("user_basic")
+        if missing:
+            raise Unwell(f"the credential lacks the scopes {', '.join(missing)}: add them in the portal.")
+        recent = await _recent(client, portal)
+    return f"credential of {portal.bitrix24.credentials[0]} is accepted; scopes are enough; {sees}; {recent}"
 
 
 async def _sees(client: Bitrix24Client) -> str:
@@ -52,3 +60,32 @@ async def _sees(client: Bitrix24Client) -> str:
         'its user is NOT an administrator: unless its role has the right "Call statistics - View" for all employees, the '
         "portal shows and counts the calls of some only; compare a day with the statistics that an administrator sees"
     )
+
+
+async def _recent(client: Bitrix24Client, portal: Portal) -> str:
+    """The newest calls read as a night reads them, and where the link of a recording leads. Raises Unwell."""
+    params = {"SORT": "ID", "ORDER": "DESC", "start": 0}
+    method = "voximplant.statistic.get"
+    calls = [readable_part(row)[0] for row in rows_of(method, (await client.call(method, params)).result)]
+    hosts = OutsideHosts(portal.bitrix24.record_hosts)
+    linked = [host_only(call.record_url) for call in calls if call.record_url and call.record_file_id is None]
+    closed = Counter(link for link in linked if not (link.startswith("https://") and hosts.names(link)))
+    told = [f"the newest {len(calls)} calls can be read"]
+    told += [
+        f"{number} of them have a recording at {link}, which record_hosts does not allow"
+        for link, number in closed.items()
+    ]
+    on_disk = next((call for call in calls if call.record_file_id is not None), None)
+    if on_disk is not None:
+        wanted = Wanted(on_disk.call_id, on_disk.record_file_id)
+        place = (await Recordings(client).locate([wanted]))[on_disk.call_id]
+        if isinstance(place, Place):
+            try:
+                own_link(place.url, client.origin, client.link_hosts)
+            except ForeignLinkError as error:
+                raise Unwell(
+                    f"the portal's links name the host {error.host}: correct the portal's own address in its settings, or, if "
+                    "it is the same portal, name it under bitrix24.link_hosts."
+                ) from None
+            told.append("links to its recordings lead to it")
+    return "; ".join(told)
