@@ -21,6 +21,7 @@ Faults match the label `STEP:MODEL`; STEP is the answer's top-level property: ed
 - "slow": the answer comes `value` seconds later
 - "invalid_json": the answer is no JSON (DeepSeek's json_object mode then gives blanks, as it does in truth); "blank": only spaces
 - "wrong_shape": valid JSON with an unknown line or category, a score of 99, or a summary far over its limit
+- "manner" (value: a name of `llm_manners.MANNERS`): the right answer in another dress
 - "length": cut in the middle as if the limit of output tokens were reached; "refusal": the model declines; all these are billed
 """
 
@@ -45,6 +46,7 @@ from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.llm_answers import answer_text
 from dialog_assets.sandbox.llm_anthropic import Anthropic
 from dialog_assets.sandbox.llm_deepseek import DeepSeek
+from dialog_assets.sandbox.llm_manners import MANNERS
 from dialog_assets.sandbox.llm_match import ScriptBook
 from dialog_assets.sandbox.llm_openai import OpenAI
 from dialog_assets.sandbox.llm_prices import Tokens, cost_usd
@@ -52,7 +54,7 @@ from dialog_assets.sandbox.llm_prompt import Asked
 from dialog_assets.sandbox.llm_wire import ERROR_KINDS, Answer, Ending, Passed, Refused, Vendor, token_count
 from dialog_assets.sandbox.world.model import World
 
-_CONTENT_KINDS = ("invalid_json", "wrong_shape", "blank", "length", "refusal")
+_CONTENT_KINDS = ("invalid_json", "manner", "wrong_shape", "blank", "length", "refusal")
 FAULT_KINDS = (*ERROR_KINDS, "reset", "reset_after", "slow", *_CONTENT_KINDS)
 
 _DECLINED = "Я не могу помочь с этим запросом."
@@ -159,7 +161,7 @@ class LLMServer:
         if kind in ERROR_KINDS:
             raise vendor.failure(kind, value, asked)
         passed = vendor.check(body, asked, request.headers)
-        answer = self._answer(vendor, body, asked, passed, kind, request_id)
+        answer = self._answer(vendor, body, asked, passed, kind, value, request_id)
         self._settle(vendor, passed, answer)
         if kind == "reset_after":
             return _BrokenConnection()
@@ -172,10 +174,19 @@ class LLMServer:
         return JSONResponse(vendor.reply(answer), headers=headers)
 
     def _answer(
-        self, vendor: Vendor, body: dict[str, Any], asked: Asked, passed: Passed, kind: str | None, request_id: str
+        self,
+        vendor: Vendor,
+        body: dict[str, Any],
+        asked: Asked,
+        passed: Passed,
+        kind: str | None,
+        value: Any,
+        request_id: str,
     ) -> Answer:
         ratio = vendor.chars_per_token
         text = answer_text(self._scripts, asked, wrong=kind == "wrong_shape")
+        if kind == "manner":
+            text = MANNERS[str(value)](text)
         ending: Ending = "stop"
         if kind == "refusal":
             text, ending = _DECLINED, "refusal"

@@ -17,6 +17,7 @@ from dialog_assets.analysis.summaries import SummaryInput, read_summary, summary
 from dialog_assets.llm.errors import LLMRefused
 from dialog_assets.llm.requests import LLMRequest
 from dialog_assets.llm.router import Completion, LLMRouter
+from dialog_assets.sandbox.llm_manners import MANNERS
 from dialog_assets_tests.analysis.support import TRUE, dialog, portal, world
 from dialog_assets_tests.llm.support import KEYS, MODELS, SUBJECT, MemoryLedger, SandboxVendors, sandbox_vendors
 
@@ -27,13 +28,14 @@ def test_all_steps(vendor: str) -> None:
     asyncio.run(_all_steps(vendor))
 
 
-async def _all_steps(vendor: str) -> None:
+async def _all_steps(vendor: str, *faults: dict[str, Any]) -> None:
     home = portal(vendor, MODELS[vendor])
     ledger = MemoryLedger()
     async with (
         sandbox_vendors(world()) as vendors,
         LLMRouter(KEYS, vendors.base_urls, timeout_s=120) as router,
     ):
+        vendors.faults.set(list(faults))
 
         async def ask(request: LLMRequest[Any], step: str) -> Any:
             return (await router.complete(request, replace(SUBJECT, step=step), ledger)).value
@@ -66,6 +68,12 @@ async def _all_steps(vendor: str) -> None:
         booked = sum((answer.cost_usd for answer in ledger.answers.values()), Decimal(0))
         assert booked == Decimal(vendors.books.as_dict()[vendor]["cost"]["USD"])
         assert vendors.books.as_dict()[vendor]["counts"]["answered"] == len(ledger.answers) == 5
+
+
+@pytest.mark.parametrize("manner", list(MANNERS))
+def test_manners_are_understood(manner: str) -> None:
+    """Every step reads the same out of an answer in another dress, at the price of one answer."""
+    asyncio.run(_all_steps("deepseek", {"service": "deepseek", "kind": "manner", "value": manner}))
 
 
 def _classify(vendor: str, *faults: dict[str, Any]) -> tuple[Completion[Any], MemoryLedger, dict[str, Any]]:
