@@ -14,6 +14,7 @@ from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.environment import required
+from dialog_assets.resources.llm import access
 from dialog_assets.store import call_steps, ledger
 from dialog_assets.store.pool import open_pool
 
@@ -69,7 +70,10 @@ def chunks(portal: Portal, first: date, last: date) -> list[tuple[date, date]]:
 
 
 def check_credentials(portal: Portal, steps: Sequence[str]) -> None:
-    """Raises MissingCredential for the first variable that the steps need and that is not set, before a run begins."""
+    """Raises MissingCredential for the first variable that the steps need and that is not set, before a run begins.
+
+    And UnusableCredential for a key or an address of an LLM vendor of a form that cannot be right.
+    """
     wanted = set(steps or UPSTREAM)
     if wanted & {"calls", "users", "entities", "audio_files"}:
         for name in portal.bitrix24.credentials:
@@ -87,7 +91,7 @@ def check_credentials(portal: Portal, steps: Sequence[str]) -> None:
     }
     for step, choice in models.items():
         if step in wanted:
-            required(choice.api_key_env, f"the API key of {choice.vendor}")
+            access(choice)
 
 
 async def retry_failed(url: str, portal: Portal, first: date, last: date, steps: Sequence[str]) -> None:
