@@ -34,8 +34,8 @@ $(VENV)/installed: requirements.lock pyproject.toml Makefile $(if $(strip $(STAL
 demo: install          ## the whole graph on the sandbox's week
 	@$(BIN)/dialog-assets demo
 
-ui: install            ## the Dagster UI and daemon on the same data
-	@$(BIN)/dialog-assets ui
+ui: install            ## the Dagster UI and daemon on the same data; PORT=3001 for another port
+	@$(BIN)/dialog-assets ui $(if $(PORT),--port $(PORT))
 
 # More workers than cores: most of the time a test waits for a server.
 test: install          ## the whole suite, as CI runs it

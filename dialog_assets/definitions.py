@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dialog_assets.assets.factory import build_assets
-from dialog_assets.assets.jobs import build_job, build_recognition_job, build_schedule
+from dialog_assets.assets.jobs import build_job, build_schedule, build_unfinished_job
 from dialog_assets.assets.sensors import build_sensor
 from dialog_assets.portals import Portal, portals_folder, readable_portals
 from dialog_assets.resources.bitrix24 import Bitrix24Resource
@@ -46,7 +46,7 @@ def build_defs(
     }
     definitions = dg.Definitions(
         assets=assets,
-        jobs=[build(portal) for portal in portals for build in (build_job, build_recognition_job)],
+        jobs=[build(portal) for portal in portals for build in (build_job, build_unfinished_job)],
         schedules=[build_schedule(portal) for portal in portals],
         sensors=[build_sensor(portal) for portal in portals],
         resources={**resources, **(resource_overrides or {})},

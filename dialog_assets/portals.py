@@ -356,6 +356,9 @@ class Portal(_Model):
     start_date: date = Field(ge=date(2000, 1, 1))
     nightly_at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "03:15"
     trailing_days: int = Field(3, ge=0, le=31, description="days before yesterday that each night reads again")
+    catch_up_days: int = Field(
+        31, ge=0, le=366, description="how far back a night takes up nights that did not run; 0: never"
+    )
     days_per_run: int | None = Field(None, ge=1, description="a backfill's days per run; empty: the whole range in one")
     bitrix24: Bitrix24Settings
     channels: Channels

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -18,12 +18,12 @@ import psycopg
 
 from dialog_assets import certificates, interruption, proxies
 from dialog_assets.analysis.prompts import prompt
-from dialog_assets.assets import figures
+from dialog_assets.assets import figures, standing
 from dialog_assets.assets.outcomes import outcome_of
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.store import call_steps, ledger, rules, schema, withdrawn_results
+from dialog_assets.store import call_steps, ledger, nights, rules, schema, unfinished, withdrawn_results
 from dialog_assets.store.call_steps import Pending
 from dialog_assets.store.faults import sentence
 from dialog_assets.store.leases import step_lock
@@ -42,6 +42,9 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "entity_summaries": ("criteria_scores", "entities"),
 }
 """The nine steps in order; the first name of each is the step whose output key it works from."""
+
+WORKS_FROM = {step: names[0] for step, names in UPSTREAM.items() if names}
+"""Step → the step whose output key it works from."""
 
 KINDS: dict[str, set[str]] = {
     "calls": {"postgres"},
@@ -92,7 +95,7 @@ class CallItem(Item):
 class Findings:
     """What a step found that no call's state tells.
 
-    `numbers` of each day go into its metadata; `unreadable` rows make `no_failed_calls` red, kind and key → what is wrong;
+    `numbers` of each day go into its metadata; `unreadable`: rows that are kept apart, kind and key → what is wrong;
     `checks` are the results of the step's own checks.
     """
 
@@ -227,10 +230,9 @@ def step_asset(
         metadata={"dagster/table_name": f"{portal.portal}_{step}"},
         code_version=rules_version(portal, step),
         check_specs=[
-            dg.AssetCheckSpec(
-                name="no_failed_calls",
-                asset=key,
-                description="Red while a call of the last run's days is failed at this step, or a row cannot be read.",
+            *(
+                dg.AssetCheckSpec(name=name, asset=key, description=standing.DESCRIPTIONS[name])
+                for name in standing.names(step)
             ),
             dg.AssetCheckSpec(
                 name="every_call_accounted_for",
@@ -270,7 +272,7 @@ def run_step(
         # A library of a client that meets such a setting ends in a traceback of its own.
         certificates.check()
         proxies.check()
-        final, failures, findings = interruption.run(
+        final, checks, findings = interruption.run(
             _through_faults(context.run_id, portal, step, days, postgres, core, tell_day)
         )
     except DialogAssetsError as error:
@@ -291,20 +293,7 @@ def run_step(
     return dg.MaterializeResult(
         metadata=final[days[0]].metadata() if len(days) == 1 else None,
         check_results=[
-            dg.AssetCheckResult(
-                check_name="no_failed_calls",
-                passed=not total.states["failed"] and not findings.unreadable,
-                severity=dg.AssetCheckSeverity.ERROR,
-                description=f"{total.states['failed']} failed"
-                + (f"; rows that cannot be read: {len(findings.unreadable)}" if findings.unreadable else ""),
-                metadata={
-                    **range_of_days,
-                    "failed": total.states["failed"],
-                    "calls": figures.failure_table(failures),
-                    "unreadable": len(findings.unreadable),
-                    "rows": figures.list_of(list(findings.unreadable.values())),
-                },
-            ),
+            *checks,
             dg.AssetCheckResult(
                 check_name="every_call_accounted_for",
                 passed=total.is_accounted,
@@ -316,7 +305,7 @@ def run_step(
     )
 
 
-_Found = tuple[dict[date, figures.Figures], list[dict[str, Any]], Findings]
+_Found = tuple[dict[date, figures.Figures], list[dg.AssetCheckResult], Findings]
 
 
 async def _through_faults(run_id: str, *arguments: Any) -> _Found:
@@ -351,8 +340,10 @@ async def _work(
                 tell_day(day, found[day])
 
         async def read(connection: Connection) -> _Found:
+            if step == "calls":
+                await nights.mark_read(connection, portal.portal, days)
             final = await figures.read(connection, portal.portal, step, days[0], days[-1])
-            return final, await call_steps.failures(connection, portal.portal, step, days[0], days[-1]), findings
+            return final, await standing_checks(connection, portal, step), findings
 
         async with step_lock(postgres.url, portal.portal, step, run_id) as lease:
             pool.lease = lease
@@ -372,3 +363,13 @@ async def _take_stock(connection: Connection, portal: str, step: str) -> None:
             step,
             unheard,
         )
+
+
+async def standing_checks(connection: Connection, portal: Portal, step: str) -> list[dg.AssetCheckResult]:
+    """The results of the step's standing checks, over all days."""
+    now = datetime.now(UTC)
+    failed = await standing.no_failed_calls(connection, portal, step)
+    if step == "calls":
+        return [failed, await standing.every_night_ran(connection, portal, now)]
+    left = await unfinished.read(connection, portal.portal, {step: WORKS_FROM[step]})
+    return [failed, standing.nothing_overdue(portal, step, left, now)]

@@ -35,6 +35,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except DialogAssetsError as error:
+            if type(error).__name__ == "Interrupted":
+                click.echo(str(error), err=True)
+                sys.exit(130)
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read the output has had enough
@@ -70,10 +73,13 @@ def main(ctx: click.Context) -> None:
 
 def _portals() -> list[Portal]:
     from dialog_assets.cli.instance import check_folder
-    from dialog_assets.portals import load_portals, portals_folder
+    from dialog_assets.portals import portals_folder, readable_portals
 
     check_folder()
-    return load_portals(portals_folder())
+    portals, mistakes = readable_portals(portals_folder())
+    for mistake in mistakes:
+        click.echo(f"Left out: {mistake}", err=True)
+    return portals
 
 
 def _chosen(names: Sequence[str]) -> list[Portal]:
@@ -154,14 +160,14 @@ def drop_portal(name: str, yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(name: str, day: datetime | None, steps: tuple[str, ...], retry_failed: bool, as_json: bool) -> None:
     """Run a portal's Dagster job here and now: one day, or what its schedule would do tonight."""
-    from dialog_assets.assets.jobs import nightly_range
-    from dialog_assets.cli.running import BadRequest, find_portal
+    from dialog_assets.cli import instance
+    from dialog_assets.cli.running import BadRequest, find_portal, tonight
 
     portal = find_portal(_portals(), name)
     if day is not None:
         first = last = _day(day)
     else:
-        days = nightly_range(portal, datetime.now(portal.zone).date())
+        days = asyncio.run(tonight(instance.prepare(), portal))
         if days is None:
             raise BadRequest(f"{name} begins on {portal.start_date}: there is no finished day yet.")
         first, last = days

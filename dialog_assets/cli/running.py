@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dialog_assets.assets.jobs import job_name, range_tags
+from dialog_assets.assets.dead_runs import PROCESS_TAG, end_dead_runs
+from dialog_assets.assets.jobs import job_name, missed_days, nightly_range, range_tags
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
 from dialog_assets.resources.environment import required
 from dialog_assets.resources.llm import access
-from dialog_assets.store import call_steps, ledger
+from dialog_assets.store import call_steps, leases, ledger, server
 from dialog_assets.store.pool import open_pool
+
+WORKSPACE = Path("workspace.yaml")
+MAX_RETRIES_TAG = "dagster/max_retries"
+
+
+class Interrupted(DialogAssetsError):
+    """A run was told to stop."""
 
 
 class BadRequest(DialogAssetsError):
@@ -56,6 +66,13 @@ def check_request(portal: Portal, first: date, last: date, steps: Sequence[str])
         raise BadRequest(
             f"{last} is not over yet in {portal.time_zone}; the last finished day is {today - timedelta(days=1)}."
         )
+
+
+async def tonight(url: str, portal: Portal) -> tuple[date, date] | None:
+    """What the portal's schedule would ask for tonight; None before its first day is over."""
+    today = datetime.now(portal.zone).date()
+    async with open_pool(url, size=1) as pool, pool.connection() as connection:
+        return nightly_range(portal, today, await missed_days(connection, portal, today))
 
 
 def chunks(portal: Portal, first: date, last: date) -> list[tuple[date, date]]:
@@ -106,12 +123,13 @@ def run_days(
 ) -> list[RunResult]:
     """Run the portal's job over the days from `first` to `last`, in this process; all nine steps unless `steps` says which.
 
-    Stops after the first run that fails. Raises BadRequest.
+    Stops after the first run that fails. Raises BadRequest, and Interrupted when it was told to stop.
     """
     check_request(portal, first, last, steps)
     job = definitions.get_repository_def().get_job(job_name(portal.portal))
     results = []
     with dg.DagsterInstance.get() as instance:
+        asyncio.run(end_dead_runs(instance, server.database_url(), portal.portal))
         for start, end in chunks(portal, first, last):
             results.append(_run(job, instance, portal, start, end, steps))
             if not results[-1].success:
@@ -122,20 +140,45 @@ def run_days(
 def _run(
     job: dg.JobDefinition, instance: dg.DagsterInstance, portal: Portal, first: date, last: date, steps: Sequence[str]
 ) -> RunResult:
-    one_day: dict[str, Any] = {"partition_key": first.isoformat()} if first == last else {}
-    tags = {} if first == last else range_tags(first, last)
-    result = job.execute_in_process(
-        instance=instance,
-        tags={"portal": portal.portal, **tags},
-        asset_selection=[dg.AssetKey([portal.portal, step]) for step in steps] or None,
+    # What execute_in_process does, for a run that has an origin: without one the UI lists it neither under its job nor in
+    # the timeline (test_running.py shows that it does).
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.execution.api import execute_run
+
+    days = {"dagster/partition": first.isoformat()} if first == last else range_tags(first, last)
+    run = instance.create_run_for_job(
+        job,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-        **one_day,
+        # Whoever started it sees that it failed: the daemon does not start it again.
+        tags={
+            **job.run_tags,
+            "portal": portal.portal,
+            PROCESS_TAG: leases.this_process(),
+            MAX_RETRIES_TAG: "0",
+            **days,
+        },
+        asset_selection=frozenset(dg.AssetKey([portal.portal, step]) for step in steps) or None,
+        remote_job_origin=_origin(job.name),
     )
+    result = execute_run(InMemoryJob(job), run, instance)
+    ended = instance.get_run_by_id(run.run_id)
+    if ended is not None and ended.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING):
+        raise Interrupted(f"Stopped; what run {run.run_id} had done stays, and the same command does the rest.")
     return RunResult(result.run_id, result.success, tuple(_errors(result)))
 
 
-def _errors(result: dg.ExecuteInProcessResult) -> list[str]:
+def _origin(job: str) -> Any:  # Dagster does not export its type
+    """The job as the workspace of webserver and daemon names it; None where there is none."""
+    from dagster._core.remote_origin import RemoteRepositoryOrigin
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+    if not WORKSPACE.exists():
+        return None
+    (location,) = WorkspaceFileTarget([str(WORKSPACE)]).create_origins()
+    return RemoteRepositoryOrigin(location, "__repository__").get_job_origin(job)
+
+
+def _errors(result: dg.JobExecutionResult | dg.ExecuteInProcessResult) -> list[str]:
     """What stopped each step: the sentence of a dg.Failure, else the innermost error."""
     errors = []
     for event in result.all_events:

@@ -231,6 +231,20 @@ async def details(connection: Connection, portal: str, step: str, reason: str, f
     return await cursor.fetchall()
 
 
+async def failed_days(connection: Connection, portal: str, step: str) -> tuple[int, date | None, date | None]:
+    """How many calls of all days are failed at the step, and the first and the last day of them."""
+    cursor = await connection.execute(
+        """
+        SELECT count(*) AS calls, min(c.day) AS first, max(c.day) AS last
+        FROM call_steps s JOIN calls c ON c.portal = s.portal AND c.call_id = s.call_id
+        WHERE s.portal = %s AND s.step = %s AND s.state = 'failed'
+        """,
+        [portal, step],
+    )
+    row = await cursor.fetchone()
+    return (row["calls"], row["first"], row["last"]) if row else (0, None, None)
+
+
 async def failed(connection: Connection, portal: str, step: str, first: date, last: date) -> set[int]:
     """Ids of the days' calls that are failed at the step."""
     cursor = await connection.execute(

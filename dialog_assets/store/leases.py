@@ -9,6 +9,7 @@ Here: taking, renewing, checking, and telling who lives. Not here: what is done 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import platform
@@ -256,6 +257,24 @@ class _Keeper:
                     self._connection = await connect(self._url, autocommit=True)
                 await self._connection.execute(statement, {**vars(self._lease), "between_s": BETWEEN_STEPS_S})
         await self._connection.close()
+
+
+def this_process() -> str:
+    """A label of this process that `is_there` understands, wherever it is asked."""
+    return f"{_place_label()} {_process(os.getpid())}"
+
+
+def is_there(label: str) -> bool | None:
+    """Whether the process of a label lives; None where that cannot be seen from here."""
+    place, _, process = label.partition(" ")
+    if not _place() or place != _place_label():
+        return None
+    number = process.partition(" ")[0]
+    return number.isdigit() and _process(int(number)) == process
+
+
+def _place_label() -> str:
+    return hashlib.sha256(_place().encode()).hexdigest()[:16]
 
 
 def _is_there(row: dict[str, Any]) -> bool | None:

@@ -37,6 +37,7 @@ PARTITIONED_TABLES = (
     "call_steps",
     "unreadable_rows",
     "withdrawn_results",
+    "read_days",
     "ledger",
 )
 

@@ -81,6 +81,18 @@ async def known(connection: Connection, portal: str, kind: Kind) -> set[int]:
     return {row["row_id"] for row in await cursor.fetchall()}
 
 
+async def details(connection: Connection, portal: str, kinds: Collection[Kind]) -> list[str]:
+    """What is wrong with each kept row of these kinds, without any value; the newest first."""
+    cursor = await connection.execute(
+        """
+        SELECT kind, row_id, method, field, expected FROM unreadable_rows
+        WHERE portal = %s AND kind = ANY(%s) ORDER BY last_seen_at DESC, kind, row_key
+        """,
+        [portal, list(kinds)],
+    )
+    return [UnreadableRow(**row, raw=None).detail for row in await cursor.fetchall()]
+
+
 async def replace(
     connection: Connection, portal: str, kind: Kind, ids: Iterable[int], rows: Collection[UnreadableRow]
 ) -> None:

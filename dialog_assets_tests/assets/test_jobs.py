@@ -8,6 +8,7 @@ from typing import cast
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from dialog_assets.assets.jobs import build_schedule, nightly_range, range_tags
 from dialog_assets.assets.steps import StepRun
 from dialog_assets.portals import Portal
+from dialog_assets.resources.postgres import PostgresResource
 from dialog_assets.store.pool import Pool
 
 
@@ -55,16 +57,24 @@ def test_every_day_is_read_on_every_night_it_trails(portals: list[Portal], tonig
     assert reading == expected
 
 
+@pytest.fixture(autouse=True)
+def _database(database: str) -> None:
+    """Nights look at the tables for those that did not run."""
+
+
 def fired(portal: Portal, moment: datetime) -> dg.RunRequest | dg.SkipReason:
     """What the portal's schedule answers when it fires at `moment`."""
     schedule = build_schedule(portal)
-    data = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=moment))
+    with dg.build_schedule_context(
+        scheduled_execution_time=moment, resources={"postgres": PostgresResource()}
+    ) as context:
+        data = schedule.evaluate_tick(context)
     if not data.run_requests:
         return dg.SkipReason(data.skip_message)
     return data.run_requests[0]
 
 
-def test_a_schedule_in_summer_time(portal: Portal) -> None:
+def test_a_schedule_in_summer_time(portal: Portal, database: str) -> None:
     """Over the night when the clock goes forward the schedule fires once a day, each time for the day before."""
     berlin = portal.model_copy(update={"time_zone": "Europe/Berlin", "nightly_at": "02:30"})
     zone = ZoneInfo("Europe/Berlin")
@@ -75,6 +85,8 @@ def test_a_schedule_in_summer_time(portal: Portal) -> None:
         assert request.tags["portal"] == portal.portal
         first = night - timedelta(days=4)
         assert range_tags(first, night - timedelta(days=1)).items() <= request.tags.items()
+        with psycopg.connect(database) as connection:  # as if it had run, and all nights between
+            connection.execute("UPDATE portals SET nights_from = NULL")
 
 
 def test_a_schedule_far_east_of_utc(portal: Portal) -> None:

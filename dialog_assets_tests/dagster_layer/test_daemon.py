@@ -242,9 +242,9 @@ def test_every_day_has_its_own_figures(evening: Evening, portal: str, wanted: li
 
 
 def test_sensors_ask_for_nothing(evening: Evening) -> None:
-    """The sensors of unfinished recognition are on by themselves, find the database, and have nothing to ask for."""
+    """The sensors of what is left are on by themselves, find the database, and have nothing to ask for."""
     states = evening.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    assert sorted(state.instigator_name for state in states) == ["avto_ural_recognition", "okna_sever_recognition"]
+    assert sorted(state.instigator_name for state in states) == ["avto_ural_unfinished", "okna_sever_unfinished"]
     for state in states:
         ticks = evening.instance.get_ticks(state.instigator_origin_id, state.selector_id)
         # The daemon may have been ended in the middle of one.

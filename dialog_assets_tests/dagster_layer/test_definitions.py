@@ -97,7 +97,7 @@ def test_one_broken_file_does_not_stop_the_other_portals(bare: dict[str, str], t
         "from dialog_assets.definitions import defs; print(sorted(job.name for job in defs.jobs))",
     )
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip() == "['okna_sever_daily', 'okna_sever_recognition', 'tell_broken_portal_files']"
+    assert answer.stdout.strip() == "['okna_sever_daily', 'okna_sever_unfinished', 'tell_broken_portal_files']"
     assert "shop.yaml:1: " in answer.stderr
 
 

@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 from dialog_assets.assets.jobs import RANGE_END_TAG, RANGE_START_TAG, nightly_range, range_tags
 from dialog_assets.definitions import build_defs
 from dialog_assets.portals import Portal
+from dialog_assets.resources.postgres import PostgresResource
+from dialog_assets.store import nights
+from dialog_assets_tests.store.rows import Pool, with_pool
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def _database(database: str) -> None:
+    """Nights look at the tables for those that did not run."""
+
+
+@pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     """A throw-away instance."""
     with dg.instance_for_test() as instance:
@@ -26,12 +34,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def night(portal: Portal, instance: dg.DagsterInstance, at: str) -> dg.RunRequest | str:
     """What the portal's schedule says at a time: its one run request, or why it skips."""
     definitions = build_defs([portal])
-    context = dg.build_schedule_context(
+    repository = definitions.get_repository_def()
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=datetime.fromisoformat(at),
-        repository_def=definitions.get_repository_def(),
-    )
-    data = definitions.get_repository_def().get_schedule_def(f"{portal.portal}_nightly").evaluate_tick(context)
+        repository_def=repository,
+        resources={"postgres": PostgresResource()},
+    ) as context:
+        data = repository.get_schedule_def(f"{portal.portal}_nightly").evaluate_tick(context)
     if not data.run_requests:
         assert data.skip_message is not None
         return data.skip_message
@@ -111,6 +121,60 @@ def test_night_where_the_clock_is_changed(
     """Days of 23 and 25 hours are days."""
     portal = portals[1].model_copy(update={"time_zone": "Europe/Berlin"})
     assert asked(night(portal, instance, at)) == (first, last)
+
+
+def read_days(database: str, portal: Portal, *days: str) -> None:
+    """These days have been read."""
+
+    async def work(pool: Pool) -> None:
+        async with pool.connection() as connection:
+            await nights.mark_read(connection, portal.portal, [date.fromisoformat(day) for day in days])
+
+    with_pool(database, work)
+
+
+def test_nights_that_did_not_run_are_caught_up_as_one_run(
+    portals: list[Portal], instance: dg.DagsterInstance, database: str
+) -> None:
+    """After ten nights without a daemon the next one asks for all of their days at once."""
+    portal = portals[1]
+    assert asked(night(portal, instance, "2026-04-02T03:15:00+03:00")) == ("2026-03-30", "2026-04-01")
+    read_days(database, portal, "2026-03-30", "2026-03-31", "2026-04-01")
+    assert asked(night(portal, instance, "2026-04-12T03:15:00+03:00")) == ("2026-04-02", "2026-04-11")
+    # That run failed: its days are still to be read.
+    assert asked(night(portal, instance, "2026-04-13T03:15:00+03:00")) == ("2026-04-02", "2026-04-12")
+
+
+def test_the_first_night_buys_no_months(portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """A portal that begins months ago has its first night of the usual days; what was before is a backfill's."""
+    portal = portals[1]
+    assert asked(night(portal, instance, "2026-11-02T03:15:00+03:00")) == ("2026-10-30", "2026-11-01")
+
+
+def test_a_day_that_was_tried_by_hand_begins_no_nights(
+    portals: list[Portal], instance: dg.DagsterInstance, database: str
+) -> None:
+    """One day run in spring, the schedule switched on in autumn: what lies between is not bought."""
+    portal = portals[1]
+    read_days(database, portal, "2026-03-05")
+    assert asked(night(portal, instance, "2026-11-02T03:15:00+03:00")) == ("2026-10-30", "2026-11-01")
+
+
+@pytest.mark.parametrize(
+    ("limit", "first"), [(31, "2026-10-01"), (5, "2026-10-27"), (0, "2026-10-30"), (366, "2026-03-30")]
+)
+def test_catching_up_is_bounded(portals: list[Portal], instance: dg.DagsterInstance, limit: int, first: str) -> None:
+    """A schedule that was off for half a year goes back `catch_up_days`, and never less than its usual days."""
+    portal = portals[1].model_copy(update={"catch_up_days": limit})
+    night(portal, instance, "2026-04-02T03:15:00+03:00")
+    assert asked(night(portal, instance, "2026-11-02T03:15:00+03:00")) == (first, "2026-11-01")
+
+
+def test_a_start_date_that_was_moved_is_kept_to(portals: list[Portal], instance: dg.DagsterInstance) -> None:
+    """Missed days before the portal's start date are none."""
+    night(portals[1], instance, "2026-04-02T03:15:00+03:00")
+    later = portals[1].model_copy(update={"start_date": date(2026, 4, 8)})
+    assert asked(night(later, instance, "2026-04-12T03:15:00+03:00")) == ("2026-04-08", "2026-04-11")
 
 
 def test_schedules_tick_at_the_portals_own_time(portals: list[Portal]) -> None:
