@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z])\w{12,}")
 _PHONE = re.compile(r"\+?\d(?:[\s().·•_/\u2010-\u2015\u2212\ufe58\ufe63\uff0d-]{0,3}\d){6,}")
 _SECRETS = (_URL, _JWT, _NAMED, _EMAIL, _TOKEN, _PHONE)
 _NOT_CODE = re.compile(r"[^\w.:-]+")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|~])")
 
 
 def visible(text: str) -> str:

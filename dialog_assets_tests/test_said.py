@@ -97,10 +97,10 @@ def test_every_exit_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     for told in (str(error), str(DialogAssetsError(words))):
         assert not {"\x1b", "\x07", "\u202e", "\u2066", "\u200f"} & set(told)
     table = str(failure_table([{"day": 1, "call_id": 2, "reason": "r", "detail": words, "attempts": 1}]).value)
-    assert "\\[here\\]\\(" in table
+    assert "\\[here\\](" in table
     assert "\\<img" in table
     assert table.splitlines()[-1].replace("\\|", "").count("|") == 6
     assert "\\[here\\]" in str(list_of([words]).value)
-    assert markdown("a_b") == "a\\_b"
+    assert markdown("CALL_VOTE (1)") == "CALL_VOTE (1)"
     console().print(f"dialog: {words}", markup=False)
     assert not {"\x1b", "\u202e"} & set(capsys.readouterr().out)
