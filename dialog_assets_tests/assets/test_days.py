@@ -137,7 +137,7 @@ def test_the_portal_gives_each_call_on_exactly_one_day(zone: str, seconds: set[i
 
     async def go() -> list[tuple[int, date]]:
         transport = httpx2.ASGITransport(app=site.server.app)
-        url = "http://portal.test/rest/1/s3cret/"
+        url = "https://portal.test/rest/1/s3cret/"
         async with Bitrix24Client(url, pacer=Freely(), transport=transport) as client:
             return [
                 (int(row["ID"]), day)

@@ -237,6 +237,6 @@ def test_the_providers_copies_come_from_allowed_hosts_only(
     )
     assert in_archive() == {key: expected[key] for key in expected if call_of(key) not in refused}
     assert sources(database) == {"provider": len(in_archive())}
-    assert rows(database, STATE, ELSEWHERE) == [{"state": "skipped", "reason": "no_recording"}]
+    assert rows(database, STATE, ELSEWHERE) == [{"state": "skipped", "reason": "recording_not_allowed"}]
     assert NearHosts.asked == {HOST}
     assert "downloads" not in site.counts()

@@ -196,7 +196,6 @@ def test_the_entity_that_lost_a_call_is_summarised_again(database: str) -> None:
 
     on(database, before)
     assert asyncio.run(listed()) == [("contact", 5, [1]), ("contact", 6, [2])]
-    on(database, end)
     on(database, move)
     assert asyncio.run(listed()) == [("contact", 5, []), ("contact", 6, [1, 2])]
     on(database, end)

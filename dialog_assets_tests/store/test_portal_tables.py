@@ -139,7 +139,8 @@ YOUNG = {"patience_from": datetime(2020, 1, 1, tzinfo=UTC)}
     ("fields", "patience", "expected"),
     [
         ({"duration_s": 0}, YOUNG, ("skipped", "not_answered")),
-        ({"failed_code": "304"}, YOUNG, ("skipped", "not_answered")),
+        ({"failed_code": "304", "duration_s": 0}, YOUNG, ("skipped", "not_answered")),
+        ({"failed_code": "304"}, YOUNG, ("waiting", "recording_not_ready")),
         ({"failed_code": None}, YOUNG, ("waiting", "recording_not_ready")),
         ({"failed_code": None}, OLD, ("skipped", "no_recording")),
         ({}, YOUNG, ("waiting", "recording_not_ready")),
