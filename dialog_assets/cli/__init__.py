@@ -68,7 +68,16 @@ def main(ctx: click.Context) -> None:
     Start it in the project's folder. Settings come from the environment, or from the file .env there (see .env.example).
     """
     if ctx.invoked_subcommand != "sandbox":  # the outside world needs none of our secrets
-        load_dotenv(Path(".env"))
+        _load_settings(Path(".env"))
+
+
+def _load_settings(path: Path) -> None:
+    try:
+        load_dotenv(path)
+    except ValueError:  # bytes that are no UTF-8, and a value with a NUL; the error's text may hold a secret
+        raise click.ClickException(
+            f"{path.resolve()} cannot be read as settings: save it as plain text in UTF-8, one NAME=value a line."
+        ) from None
 
 
 def _portals() -> list[Portal]:

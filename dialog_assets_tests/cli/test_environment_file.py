@@ -6,8 +6,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from dotenv import dotenv_values
 
+from dialog_assets.cli import main
 from dialog_assets.cli.world import ForeignFile, check_environment_file, write_environment
 
 
@@ -30,3 +32,19 @@ def test_somebody_elses_settings_stay(tmp_path: Path) -> None:
         check_environment_file(path)
     with pytest.raises(ForeignFile, match="cannot be written"):
         write_environment(tmp_path / "no" / "folder", {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["# ключ\nVOICEKIT_API_KEY=secret".encode("cp1251"), "VOICEKIT_API_KEY=secret".encode("utf-16"), b"A=sec\0ret\n"],
+    ids=["Windows-1251", "UTF-16", "NUL"],
+)
+def test_settings_that_are_no_text_in_utf8(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor of Windows saves so: one sentence with the file's path, and nothing of what is in it."""
+    (tmp_path / ".env").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, ["coverage"])
+    assert told.exit_code == 1
+    assert f"{tmp_path / '.env'} cannot be read as settings: save it as plain text in UTF-8" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert "sec" not in told.stderr.replace(str(tmp_path), "")
