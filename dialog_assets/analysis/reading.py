@@ -18,6 +18,7 @@ from dialog_assets.analysis.lines import clean_text
 M = TypeVar("M", bound=BaseModel)
 
 _WHOLE = re.compile(r"([+-]?\d{1,9})(?:[.,]0{1,9})?")
+_ONE_AS_SHARE = re.compile(r"\+?1[.,]0+")
 _OUT_OF = re.compile(r"(\d{1,9})(?:[.,]0{1,9})? ?(?:/|из|out of) ?(\d{1,9})(?:[.,]0{1,9})?")
 _PERCENT = re.compile(r"(\d{1,9})(?:[.,]0{1,9})? ?(?:%|проц(?:ент)?[а-я]*\.?)")
 _NOTHING = frozenset(
@@ -70,16 +71,23 @@ def whole(value: object) -> int:
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e9:
         return int(value)
-    if isinstance(value, str) and (match := _WHOLE.fullmatch(plain(value))):
+    if isinstance(value, str) and (match := _WHOLE.fullmatch(_digits(value))):
         return int(match[1])
     raise ValueError("нужно целое число")
 
 
 def percent(value: object) -> int:
-    """A whole number of percent, with or without its sign."""
-    if isinstance(value, str) and (match := _PERCENT.fullmatch(plain(value).lower())):
+    """A whole number of percent, with or without its sign; not 1.0, which is all of it where others write 0.85."""
+    if isinstance(value, str) and (match := _PERCENT.fullmatch(_digits(value).lower())):
         return int(match[1])
+    if isinstance(value, float | str) and _ONE_AS_SHARE.fullmatch(plain(str(value))):
+        raise ValueError("нужно целое число процентов")
     return whole(value)
+
+
+def _digits(text: str) -> str:
+    """`text` as `plain` spells it, but where that would make another number of it: 8² is not 82."""
+    return "" if any(unicodedata.category(char) == "No" for char in text[:100]) else plain(text)
 
 
 def score(value: object) -> int | None:
@@ -90,7 +98,7 @@ def score(value: object) -> int | None:
         word = plain(value).lower()
         if word in _NOTHING or clean_text(value).lower() in _NOTHING:
             return None
-        if match := _OUT_OF.fullmatch(word):
+        if match := _OUT_OF.fullmatch(_digits(value).lower()):
             return OutOf(int(match[1]), int(match[2]))
     return whole(value)
 

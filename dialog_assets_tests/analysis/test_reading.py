@@ -66,7 +66,25 @@ def test_scores_that_are_certain(given: object, value: int | None) -> None:
             "семь",
             "7-8",
         ),
-        *("~7", "> 7", "7 7", "VII", "7/", [7], {"score": 7}, [], {}, "7" * 5000, "9" * 100_000 + "/1", b"7"),
+        *(
+            "~7",
+            "> 7",
+            "7 7",
+            "8²",
+            "1⁄2",
+            "8½",
+            "8²/10",
+            "①0",
+            "VII",
+            "7/",
+            [7],
+            {"score": 7},
+            [],
+            {},
+            "7" * 5000,
+            "9" * 100_000 + "/1",
+            b"7",
+        ),
     ],
 )
 def test_scores_that_are_not(given: object) -> None:
@@ -81,7 +99,7 @@ def test_scores_that_are_not(given: object) -> None:
 def test_percents(given: object, value: int) -> None:
     """Percent have their sign or not; a share is refused, for 0.85 and 1.0 would not be told apart from percent."""
     assert percent(given) == value
-    for other in (True, 0.85, "0,85", "85/100", None, "", "высокая", [85], "85%%"):
+    for other in (True, 0.85, "0,85", 1.0, "1.0", "1,00", "8²", "8²%", "85/100", None, "", "высокая", [85], "85%%"):
         with pytest.raises(ValueError):
             percent(other)
 
