@@ -49,6 +49,7 @@ def place_of(name: str) -> str:
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by name or address."""
     try:
-        return host_of(host) == "localhost" or ipaddress.ip_address(host_of(host)).is_loopback
+        name = host_of(host)
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False

@@ -6,16 +6,16 @@ variables hold, told without the password that a proxy's address may have. Not h
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.hosts import is_loopback
 
 _VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
-_ADDRESSES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "VOICEKIT_ENDPOINT", "VOICEKIT_STORAGE_URL")
-"""Variables with an address that may be on this machine; those of LLM vendors end in _BASE_URL."""
+_ADDRESSES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "VOICEKIT_ENDPOINT", "VOICEKIT_STORAGE_URL")
+"""Variables with an address that may be on this machine. LLM vendors' are not among them: their clients ask it directly."""
 
 
 class ProxyUnusable(DialogAssetsError):
@@ -36,10 +36,10 @@ def caught() -> list[str]:
         return []
     outside = {host.strip() for host in _either(os.environ, "NO_PROXY").split(",")}
     found = []
-    for variable in sorted({*_ADDRESSES, *(name for name in os.environ if name.endswith("_BASE_URL"))}):
+    for variable in _ADDRESSES:
         value = os.environ.get(variable, "")
         host = _host(value if "://" in value else f"//{value}")
-        if host and _is_here(host) and not outside & {host, "*"}:
+        if host and is_loopback(host) and not outside & {host, "*"}:
             found.append(variable)
     return found
 
@@ -80,10 +80,3 @@ def _host(address: str) -> str:
         return urlsplit(address).hostname or ""
     except ValueError:
         return ""
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

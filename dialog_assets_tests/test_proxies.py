@@ -58,10 +58,10 @@ def test_a_proxy_that_clients_follow(value: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_addresses_on_this_machine_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local storage behind a proxy is a warning until NO_PROXY names its host."""
+    """A local storage behind a proxy is a warning until NO_PROXY names its host; a local LLM is never asked through one."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000")
     monkeypatch.setenv("VOICEKIT_ENDPOINT", "localhost:50051")
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://llm.example/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
     assert proxies.caught() == []
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
     assert proxies.caught() == ["AWS_ENDPOINT_URL_S3", "VOICEKIT_ENDPOINT"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from dialog_assets.hosts import is_loopback
 from dialog_assets.portals import ModelChoice
 from dialog_assets.resources.environment import UnusableCredential, api_key
 
@@ -42,19 +42,12 @@ def access(choice: ModelChoice) -> tuple[str, str | None]:
     if parts.username is not None or parts.password is not None:
         raise UnusableCredential(f"{name} holds a user or password: put the key into {choice.api_key_env} instead.")
     allowed = {one.strip().lower() for one in os.environ.get(PLAIN_HTTP_HOSTS, "").split(",")}
-    if parts.scheme == "http" and not _is_here(host) and host.lower() not in allowed:
+    if parts.scheme == "http" and not is_loopback(host) and host.lower() not in allowed:
         raise UnusableCredential(
             f"{name} begins with http://, so that key and dialogs could be read on their way to {host}: use https://, or name "
             f"the host in {PLAIN_HTTP_HOSTS}."
         )
     return key, address
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 class LLMResource(dg.ConfigurableResource[None]):

@@ -5,7 +5,6 @@ Here: what holds for every vendor's connection. Not here: retries, total times (
 
 from __future__ import annotations
 
-import ipaddress
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from dialog_assets import certificates
+from dialog_assets.hosts import is_loopback
 from dialog_assets.llm.errors import LLMRefused
 from dialog_assets.llm.vendors.port import VendorFailure
 
@@ -43,7 +43,7 @@ def client_options(
     options: dict[str, Any] = {
         "follow_redirects": False,
         "timeout": httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
-        "trust_env": not is_loopback(base_url),
+        "trust_env": not is_loopback(urlsplit(base_url).hostname or ""),
         "headers": {"accept-encoding": "identity"},
         "event_hooks": {"response": [_bound]},
         "verify": certificates.context(),
@@ -51,20 +51,11 @@ def client_options(
     return options if transport is None else {**options, "transport": transport}
 
 
-def is_loopback(url: str) -> bool:
-    """Whether `url` leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def unusable_setting(error: Exception) -> LLMRefused:
     """What it means that no client can be made: the environment names a proxy that is none."""
     return LLMRefused(
         f"no connection to an LLM vendor can be prepared ({type(error).__name__}): correct the proxy in the environment "
-        "(HTTP_PROXY, HTTPS_PROXY and ALL_PROXY hold http://…, https://… or socks5://…)"
+        "(HTTP_PROXY, HTTPS_PROXY and ALL_PROXY hold http://… or https://…)"
     )
 
 
