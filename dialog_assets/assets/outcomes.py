@@ -59,6 +59,7 @@ PASSING = frozenset(
         "recording_untrusted",  # as soon as its certificate is trusted
         "missing_in_storage",  # another upload
         "archived_file_missing",
+        "archived_file_frozen",  # until it is called back
         "archived_file_changed",  # by a run of the step before, at this moment
         "recognition_expired",
         "llm_item_unanswered",  # the model answers others; the ceiling ends it

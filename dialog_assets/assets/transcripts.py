@@ -26,7 +26,7 @@ from dialog_assets.dialogs import turns_key
 from dialog_assets.errors import first_of
 from dialog_assets.portals import Portal
 from dialog_assets.resources.postgres import PostgresResource
-from dialog_assets.resources.s3 import Archive, ArchiveResource
+from dialog_assets.resources.s3 import Archive, ArchivedFileChanged, ArchivedFileMissing, ArchiveResource
 from dialog_assets.resources.voicekit import VoiceKitResource
 from dialog_assets.speech.errors import (
     OperationExpired,
@@ -48,7 +48,7 @@ from dialog_assets.speech.port import (
     Reference,
     poll_delays,
 )
-from dialog_assets.store import audio_files, ledger
+from dialog_assets.store import audio_files, call_steps, ledger
 from dialog_assets.store import transcripts as table
 from dialog_assets.store.pool import Connection, Row
 from dialog_assets.store.recogniser_slots import Slots
@@ -194,7 +194,10 @@ async def recognise(
         async def one(item: CallItem) -> Outcome:
             async with run.pool.connection() as connection:
                 audio = await audio_files.get(connection, run.portal.portal, item.call_id)
-            return await Recognition(desk, item, audio).outcome()
+            try:
+                return await Recognition(desk, item, audio).outcome()
+            except (ArchivedFileMissing, ArchivedFileChanged) as error:
+                return _fetched_again(run, item, audio, outcome_of(error))
 
         await run.work(run.items(), one, concurrency=speech.concurrency + AHEAD)
 
@@ -352,8 +355,10 @@ class Recognition:
     async def _prepare(self, folder: Path) -> tuple[Path, str, AudioFormat]:
         """The archived recording in a form that the recogniser takes: file, name in the recogniser's storage, description."""
         path = folder / "recording"
-        await self._desk.archive.get(self._audio["s3_key"], path, sha256=self._audio["sha256"])
         audio, form = self._audio, self._form
+        await self._desk.archive.get(
+            audio["s3_key"], path, sha256=audio["sha256"], size=audio["bytes"], bucket=audio["s3_bucket"]
+        )
         if form.taken_as_it_is:
             # What most recordings are: no process is needed for them.
             prepared = Prepared(path, form.taken_as_it_is, form.sample_rate, form.channels)
@@ -574,6 +579,17 @@ class Recognition:
         if not dialog.turns:
             return Outcome("skipped", reason="no_speech", save=save, paid=paid)
         return Outcome("done", output_key=turns_key(dialog.turns), save=save, paid=paid)
+
+
+def _fetched_again(run: StepRun, item: CallItem, audio: Row, outcome: Outcome) -> Outcome:
+    """The outcome of a recording that the archive has lost: the step before fetches it again."""
+
+    async def save(connection: Connection) -> None:
+        await call_steps.take_up_again(
+            connection, run.portal.portal, item.call_id, "audio_files", audio["sha256"], outcome.reason or ""
+        )
+
+    return replace(outcome, save=save)
 
 
 def _age(row: Row) -> timedelta:

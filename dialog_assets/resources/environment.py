@@ -25,12 +25,18 @@ class UnusableCredential(DialogAssetsError):
 
 
 def api_key(name: str, purpose: str) -> str:
-    """The key in environment variable `name`. Raises MissingCredential, and UnusableCredential for one of a form that none has.
+    """The key in environment variable `name`. Raises MissingCredential, and UnusableCredential for one of a form that none has."""
+    value = required(name, purpose)
+    check_key(name, value, purpose)
+    return value
+
+
+def check_key(name: str, value: str, purpose: str) -> None:
+    """Raises UnusableCredential for a key of a form that none has; the key itself is not told.
 
     Keys are letters, digits and signs of ASCII. What comes along when one is copied from a page or a letter (quotes, a
     space, a line's end, a letter that only looks like one) would fail in the middle of a library, with the key in its words.
     """
-    value = required(name, purpose)
     for place, letter in enumerate(value, 1):
         if "!" <= letter <= "~" and letter not in "\"'`<>":
             continue
@@ -39,4 +45,3 @@ def api_key(name: str, purpose: str) -> str:
             f"{name} cannot hold {purpose}: its character {place} of {len(value)} is {told}, which no key has; copy the key "
             "again, without quotes and spaces, in one line."
         )
-    return value

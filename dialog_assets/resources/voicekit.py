@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import dagster as dg
 
 from dialog_assets.errors import DialogAssetsError
-from dialog_assets.resources.environment import required
+from dialog_assets.resources.environment import api_key
 from dialog_assets.speech.port import Recogniser
 
 ENDPOINT = "api.tinkoff.ai:443"
@@ -36,14 +36,14 @@ class VoiceKitResource(dg.ConfigurableResource[None]):
 
     @asynccontextmanager
     async def recogniser(self) -> AsyncIterator[Recogniser]:
-        """A recogniser for the length of one step. Raises MissingCredential."""
+        """A recogniser for the length of one step. Raises MissingCredential, UnusableCredential."""
         # grpc is wanted only where speech is recognised, and takes long to import.
         from dialog_assets.speech.voicekit import VoiceKit
 
         async with VoiceKit(
             endpoint=os.environ.get("VOICEKIT_ENDPOINT") or ENDPOINT,
-            api_key=required("VOICEKIT_API_KEY", "the API key of T-Bank VoiceKit"),
-            secret_key=required("VOICEKIT_SECRET_KEY", "the secret key of T-Bank VoiceKit"),
+            api_key=api_key("VOICEKIT_API_KEY", "the API key of T-Bank VoiceKit"),
+            secret_key=api_key("VOICEKIT_SECRET_KEY", "the secret key of T-Bank VoiceKit"),
             storage_url=os.environ.get("VOICEKIT_STORAGE_URL") or STORAGE_URL,
         ) as voicekit:
             yield voicekit

@@ -8,6 +8,11 @@ denied, no_bucket, other_region, expired_token, quota, full, not_offered, intern
 slow (`value` seconds before the call); reset (the connection breaks after `value` bytes of the body, 65,536 if not given);
 reset_after (the call is done, and the connection breaks instead of its answer); lost (the answer is good, but nothing was
 stored); cut (the answer is good, but the last byte was not stored).
+Manners of other services and of proxies before them, as kinds too: skewed, account, kms, frozen (refusals); object_lock (a
+body without a checksum header is refused), no_trailers (one with checksums in a trailer is), virtual_only (a bucket in the
+path is refused); capitals, stripped, doubled, renamed (names of metadata); leaves_out (`value`: names of headers and of
+elements that the answer lacks); redirect (`value`: status and address); answers (`value`: status, content type and body that
+come instead); endless (its body never ends), drops (a byte of it every `value` seconds).
 Books, service "s3": counts by call, "upload_bytes"; items "stored" by object key.
 """
 
@@ -20,6 +25,7 @@ import struct
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
@@ -27,6 +33,7 @@ from xml.sax.saxutils import escape
 from dialog_assets.sandbox.books import Books
 from dialog_assets.sandbox.faults import Faults
 from dialog_assets.sandbox.inbound_signature import SignatureError, check_payload, check_signature
+from dialog_assets.sandbox.s3_manners import MANNERS, behave
 
 SERVICE = "s3"
 
@@ -38,6 +45,21 @@ REFUSALS = {
     "quota": (403, "QuotaExceeded", "The bucket's quota is exceeded."),
     "full": (507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold."),
     "not_offered": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
+    "skewed": (
+        403,
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the current time is too large.",
+    ),
+    "second_level": (400, "SecondLevelDomainForbidden", "Please use virtual hosted style to access."),
+    "account": (403, "AccountProblem", "There is a problem with your account."),
+    "kms": (400, "KMS.DisabledException", "The key is disabled."),
+    "frozen": (403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
+    "md5": (
+        400,
+        "InvalidRequest",
+        "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object with Object Lock",
+    ),
+    "trailers": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
     "internal": (500, "InternalError", "We encountered an internal error. Please try again."),
     "slow_down": (503, "SlowDown", "Please reduce your request rate."),
 }
@@ -79,6 +101,7 @@ class Front:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
+        path, in_host = environ["RAW_URI"].partition("?")[0], self._bucket_in_host(environ)
         call, key = _call_of(environ)
         label = f"{call} {key}"
         broken = self._faults.strike(SERVICE, label, ["reset"])
@@ -91,7 +114,7 @@ class Front:
             headers = _headers(environ)
             check_signature(
                 environ["REQUEST_METHOD"],
-                environ["RAW_URI"].partition("?")[0],
+                path,
                 environ["QUERY_STRING"],
                 headers,
                 secrets=self._secrets,
@@ -104,14 +127,42 @@ class Front:
         slow = self._faults.strike(SERVICE, label, ["slow"])
         if slow is not None:
             time.sleep(float(slow.value))
-        refusal = self._faults.strike(SERVICE, label, list(REFUSALS))
+        refusal = self._refusal(label, headers, in_host=in_host)
         if refusal is not None:
-            return _refuse(environ, start_response, *REFUSALS[refusal.kind])
+            return _refuse(environ, start_response, *REFUSALS[refusal])
         if call in _STORING:
             self._books.count(SERVICE, "upload_bytes", len(body))
         if call in ("PutObject", "CompleteMultipartUpload"):
             self._books.item(SERVICE, "stored", key)
         return self._perform(environ, start_response, label, body)
+
+    def _bucket_in_host(self, environ: Environ) -> bool:
+        """Put a bucket that the host names into the path, where all that follows looks for it."""
+        host = environ.get("HTTP_HOST", "").partition(":")[0]
+        bucket = host.partition(".")[0]
+        if not bucket.startswith("sandbox-"):
+            return False
+        environ["RAW_URI"] = f"/{bucket}{environ['RAW_URI']}"
+        environ["REQUEST_URI"] = environ["RAW_URI"]
+        environ["PATH_INFO"] = f"/{bucket}{environ['PATH_INFO']}"
+        return True
+
+    def _refusal(self, label: str, headers: dict[str, str], *, in_host: bool) -> str | None:
+        """The kind of REFUSALS that this request meets."""
+        call = label.partition(" ")[0]
+        summed = "content-md5" in headers or any(name.startswith("x-amz-checksum") for name in headers)
+        trailed = "x-amz-trailer" in headers or "aws-chunked" in headers.get("content-encoding", "")
+        if call in _STORING and not summed and not trailed and self._strikes(label, "object_lock"):
+            return "md5"
+        if trailed and self._strikes(label, "no_trailers"):
+            return "trailers"
+        if not in_host and self._strikes(label, "virtual_only"):
+            return "second_level"
+        refusal = self._faults.strike(SERVICE, label, list(REFUSALS))
+        return None if refusal is None else refusal.kind
+
+    def _strikes(self, label: str, kind: str) -> bool:
+        return self._faults.strike(SERVICE, label, [kind]) is not None
 
     def _perform(self, environ: Environ, start_response: Any, label: str, body: bytes) -> Iterable[bytes]:
         if self._faults.strike(SERVICE, label, ["lost"]) is not None:
@@ -120,7 +171,10 @@ class Front:
         if self._faults.strike(SERVICE, label, ["cut"]) is not None:
             environ["wsgi.input"] = io.BytesIO(body[:-1])
             environ["CONTENT_LENGTH"] = str(len(body) - 1)
-        answer: Iterable[bytes] = self._app(environ, start_response)
+        manner = self._faults.strike(SERVICE, label, MANNERS)
+        environ["HTTP_HOST"] = "127.0.0.1"  # moto looks for a bucket in every name
+        app = self._app if manner is None else partial(behave, manner, self._app)
+        answer: Iterable[bytes] = app(environ, start_response)
         if self._faults.strike(SERVICE, label, ["reset_after"]) is not None:
             _break(environ)
         return answer

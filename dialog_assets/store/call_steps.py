@@ -257,6 +257,19 @@ async def failed(connection: Connection, portal: str, step: str, first: date, la
     return {row["call_id"] for row in await cursor.fetchall()}
 
 
+async def take_up_again(
+    connection: Connection, portal: str, call_id: int, step: str, output_key: str, reason: str
+) -> None:
+    """Put a finished call back on a step's worklist, because the result that it left is lost; another result stays."""
+    await connection.execute(
+        """
+        UPDATE call_steps SET state = 'waiting', reason = %s, detail = NULL, input_key = NULL, next_try = NULL, updated_at = now()
+        WHERE portal = %s AND call_id = %s AND step = %s AND state = 'done' AND output_key = %s
+        """,
+        [reason, portal, call_id, step, output_key],
+    )
+
+
 async def retry_failed(connection: Connection, portal: str, steps: Sequence[str], first: date, last: date) -> int:
     """Let the failed calls of the days be tried again by the next run of `steps`; returns how many (call, step) there are."""
     cursor = await connection.execute(

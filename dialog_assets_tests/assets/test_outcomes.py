@@ -47,6 +47,7 @@ MEANINGS: list[tuple[DialogAssetsError, str, str | None]] = [
     (s3.ArchiveUnavailable("slow"), OUTAGE, "archive_unavailable"),
     (s3.ArchivedFileMissing("gone"), AGAIN, "archived_file_missing"),
     (s3.ArchivedFileChanged("other"), AGAIN, "archived_file_changed"),
+    (s3.ArchivedFileFrozen("cold"), AGAIN, "archived_file_frozen"),
     (audio.WorkersUnavailable("no process"), STOPS, None),
     (temporary.NoRoomForRecordings("full"), STOPS, None),
     (temporary.NoRoomForRecording("large"), AGAIN, "no_room_for_recording"),

@@ -161,7 +161,9 @@ class FolderArchive(Archive):
         super().__init__(None, "bucket")
         self._path = path
 
-    async def get(self, key: str, path: Path, *, sha256: str) -> None:
+    async def get(
+        self, key: str, path: Path, *, sha256: str, size: int | None = None, bucket: str | None = None
+    ) -> None:
         """Copy the file."""
         shutil.copyfile(self._path, path)
 

@@ -102,7 +102,9 @@ class Files(Archive):
         super().__init__(None, "bucket")
         self._recordings = recordings
 
-    async def get(self, key: str, path: Path, *, sha256: str) -> None:
+    async def get(
+        self, key: str, path: Path, *, sha256: str, size: int | None = None, bucket: str | None = None
+    ) -> None:
         """Copy the file."""
         shutil.copyfile(self._recordings[int(key)], path)
 
