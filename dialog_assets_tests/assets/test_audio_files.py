@@ -270,6 +270,31 @@ def test_recordings_deleted_at_the_portal(night: Make, tmp_path: Path) -> None:
     assert monday.to_recognise() == [1]
 
 
+def test_a_recording_that_the_archive_has_lost(night: Make, served: Bucket) -> None:
+    """The step after this one finds it gone and puts the call back on the worklist: it is fetched again, nothing else is."""
+    one = night({7001: ONE, 7003: OTHER})
+    one.calls(c1=7001, c2=7003)
+    one.run(**LET_ALL)
+    one.asked()
+    (row,) = one.rows("SELECT s3_key, sha256 FROM audio_files WHERE call_id = 1")
+    served.client.delete_object(Bucket=served.name, Key=row["s3_key"])
+
+    async def lost(pool: Pool) -> None:
+        async with pool.connection() as connection:
+            for output_key in ("another", row["sha256"]):
+                await call_steps.take_up_again(
+                    connection, PORTAL, 1, "audio_files", output_key, "archived_file_missing"
+                )
+
+    with_pool(one.database, lost)
+    assert one.states() == {1: ("waiting", "archived_file_missing"), 2: ("done", None)}
+    assert one.to_recognise() == [2]
+    one.run(**LET_ALL)
+    assert one.asked()["downloads"] == 1
+    assert one.states() == {1: ("done", None), 2: ("done", None)}
+    assert sorted(served.keys()) == sorted(found["s3_key"] for found in one.rows("SELECT s3_key FROM audio_files"))
+
+
 def test_a_run_that_died_between_upload_and_database(night: Make) -> None:
     """The recording is fetched again, found in the archive, and not sent again."""
     monday = night({501: ONE})

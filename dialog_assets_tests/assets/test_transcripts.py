@@ -19,8 +19,9 @@ import pytest
 
 from dialog_assets.assets.steps import StepRun
 from dialog_assets.assets.transcripts import recognise
+from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
-from dialog_assets.resources.s3 import Archive
+from dialog_assets.resources.s3 import Archive, ArchivedFileChanged, ArchivedFileMissing
 from dialog_assets.speech.errors import (
     OperationExpired,
     RecogniserBusy,
@@ -294,6 +295,34 @@ def test_a_recording_becomes_a_transcript(database: str, portals: list[Portal], 
         assert ((await night.step())["state"], (await night.step())["input_key"]) == ("done", "sha1")
         await night.run()
         assert len(account.submissions) == len(account.polls) == 1, "a second run does nothing"
+
+    night(database, portals, recording, story)
+
+
+@pytest.mark.parametrize("error", [ArchivedFileMissing("it is gone."), ArchivedFileChanged("it is another.")])
+def test_a_recording_that_the_archive_has_lost(
+    database: str, portals: list[Portal], recording: Path, error: DialogAssetsError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is bought; the step before fetches it again, and then it is recognised."""
+
+    async def story(night: Night) -> None:
+        async def lost(*_: Any, **__: Any) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderArchive, "get", lost)
+            await night.run()
+        assert (await night.step())["state"] == "failed"
+        before = await step(night.pool, 1, "audio_files")
+        assert (before["state"], before["reason"], before["input_key"]) == (
+            "waiting",
+            (await night.step())["reason"],
+            None,
+        )
+        await put_step(night.pool, 1, "audio_files", "done", output_key="sha1")
+        await night.run()
+        assert (await night.step())["state"] == "done"
+        assert len(night.account.submissions) == 1
 
     night(database, portals, recording, story)
 
