@@ -43,6 +43,7 @@ _MEANING = {
     "42P01": "the database has not all tables of this version: run dialog-assets setup-portals",
     "42703": "the database has not all columns of this version: run dialog-assets setup-portals",
     "3F000": "the schema in the role's search_path is missing: create it, or reset the role's search_path",
+    "2BP01": "a view of somebody's own is built on what would go: drop that view first",
     "3D000": "the database is gone",
     "28P01": "Postgres refuses the password in DATABASE_URL",
     "28000": "Postgres refuses the role in DATABASE_URL",

@@ -6,6 +6,9 @@ from psycopg import sql
 
 from dialog_assets.store.pool import Connection, Row
 
+_VIEWS = ("dialogs", "stages")
+"""Of each portal, after its name and `_`."""
+
 
 async def holdings(connection: Connection, portal: str) -> Row:
     """What would go: calls, purchases, cost_rub."""
@@ -23,10 +26,13 @@ async def holdings(connection: Connection, portal: str) -> Row:
 
 
 async def drop(connection: Connection, portal: str) -> None:
-    """Drop the portal's partitions and views, and its rows in every other table; all of it or nothing."""
+    """Drop the portal's partitions and views, and its rows in every other table; all of it or nothing.
+
+    Views that people have made stay: one that is built on what would go refuses all of it.
+    """
     async with connection.transaction():
-        for view in await _views(connection, portal):
-            await connection.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(view)))
+        for view in _VIEWS:
+            await connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(f"{portal}_{view}")))
         for partition in await _partitions(connection, portal):
             await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(partition)))
         for table in await _tables(connection):
@@ -44,20 +50,6 @@ async def _partitions(connection: Connection, portal: str) -> list[str]:
             AND child.relname = %s || '_' || parent.relname
         """,
         [portal],
-    )
-    return [row["name"] for row in await cursor.fetchall()]
-
-
-async def _views(connection: Connection, portal: str) -> list[str]:
-    """The views of the portal, and not those of another whose name begins alike."""
-    cursor = await connection.execute(
-        """
-        SELECT v.viewname AS name FROM pg_views v
-        WHERE v.schemaname = current_schema() AND starts_with(v.viewname, %(portal)s || '_')
-            AND NOT EXISTS (SELECT FROM portals p WHERE starts_with(v.viewname, p.portal || '_')
-                AND length(p.portal) > length(%(portal)s))
-        """,
-        {"portal": portal},
     )
     return [row["name"] for row in await cursor.fetchall()]
 

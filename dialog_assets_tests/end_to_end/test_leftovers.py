@@ -72,8 +72,18 @@ def test_it_goes_whole_and_nothing_else(one_file: str) -> None:
     assert command("drop-portal", "--portal", "avto_ural", typed="something else\n").exit_code == 1
     assert command("drop-portal", "--portal", "okna_sever", "--yes").exit_code == 1
     assert everything(one_file) == before
-    told = command("drop-portal", "--portal", "avto_ural", typed="avto_ural\n")
-    assert told.exit_code == 0, told.output
+    with psycopg.connect(one_file, autocommit=True) as connection:
+        connection.execute("CREATE VIEW avto_ural_mine AS SELECT 1 AS one")
+        connection.execute("CREATE VIEW report AS SELECT day FROM avto_ural_dialogs")
+        told = command("drop-portal", "--portal", "avto_ural", typed="avto_ural\n")
+        assert told.exit_code == 1
+        assert "view of somebody's own is built on what would go: drop that view first" in told.stderr
+        assert everything(one_file) == before
+        assert rows(one_file, "SELECT 1 AS there FROM portals WHERE portal = 'avto_ural'")
+        connection.execute("DROP VIEW report")
+        told = command("drop-portal", "--portal", "avto_ural", typed="avto_ural\n")
+        assert told.exit_code == 0, told.output
+        connection.execute("DROP VIEW avto_ural_mine")
     assert everything(one_file) == before
     assert rows(one_file, "SELECT portal FROM portals ORDER BY 1") == [
         {"portal": "avto_ural_two"},
