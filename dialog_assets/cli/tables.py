@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from dialog_assets.assets import figures
 from dialog_assets.assets.figures import STATES, Figures
@@ -267,7 +268,7 @@ def print_costs(rows: Sequence[dict[str, Any]]) -> None:
         for row in group:
             table.add_row(
                 row["step"],
-                f"{row['vendor']} {row['model']}",
+                Text(printable(f"{row['vendor']} {row['model']}")),
                 *(str(row[name]) for name in ("requests", "attempts")),
                 *(
                     "" if row[name] is None else f"{row[name]:.0f}"
@@ -277,7 +278,16 @@ def print_costs(rows: Sequence[dict[str, Any]]) -> None:
             )
         out.print(table)
         out.print()
-    out.print(f"all: {sum((row['cost_rub'] for row in rows), Decimal(0)):.4f} RUB")
+    told = f"all: {_sum(rows, 'cost_rub'):.4f} RUB"
+    if (estimated := _sum(rows, "estimated_rub")) > 0:
+        told += f", of it {estimated:.4f} estimated"
+    if (fruitless := _sum(rows, "fruitless_rub")) > 0:
+        told += f", {fruitless:.4f} paid in vain"
+    out.print(told)
+
+
+def _sum(rows: Sequence[dict[str, Any]], column: str) -> Decimal:
+    return sum((row[column] for row in rows), Decimal(0))
 
 
 def print_bought(bought: dict[str, Any]) -> None:

@@ -74,9 +74,35 @@ def test_costs_fit_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None
         "tokens_out": 123456789,
         "audio_seconds": None,
         "cost_rub": Decimal("1234567.8901"),
+        "estimated_rub": Decimal(0),
+        "fruitless_rub": Decimal(0),
     }
     tables.print_costs([row, {**row, "portal": "other", "audio_seconds": Decimal(1234567)}])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
     assert sum("1234567.8901" in line for line in lines) == 2
     assert lines[-1] == "all: 2469135.7802 RUB"
+
+
+def test_costs_tell_what_is_estimated_and_what_was_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's name is no markup; only what there is is told."""
+    row = {
+        "portal": "acme",
+        "step": "fixed_dialogs",
+        "vendor": "openai",
+        "model": "[/b]x",
+        "requests": 2,
+        "attempts": 3,
+        "tokens_in": 10,
+        "tokens_out": None,
+        "audio_seconds": None,
+        "cost_rub": Decimal(3),
+        "estimated_rub": Decimal(0),
+        "fruitless_rub": Decimal(0),
+    }
+    tables.print_costs([row])
+    told = capsys.readouterr().out
+    assert "openai [/b]x" in told
+    assert told.splitlines()[-1] == "all: 3.0000 RUB"
+    tables.print_costs([row, {**row, "estimated_rub": Decimal(1), "fruitless_rub": Decimal("0.5")}])
+    assert capsys.readouterr().out.splitlines()[-1] == "all: 6.0000 RUB, of it 1.0000 estimated, 0.5000 paid in vain"
