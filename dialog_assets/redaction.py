@@ -58,7 +58,7 @@ _SLASH = rf"(?:{_ESCAPED}/|{_PERCENT}2f|{_ESCAPED}u002f)"
 _WEBHOOK = re.compile(
     rf"(rest{_SLASH}{{1,3}}(?:api{_SLASH}{{1,3}})?[0-9]{{1,12}}{_SLASH}{{1,3}})(?!{HIDDEN})[a-z0-9_.~-]+", re.IGNORECASE
 )
-_USER = re.compile(rf"(:{_SLASH}{{2}})[^/\s?#@\"'<>]{{1,200}}@")
+_USER = re.compile(rf"(:{_SLASH}{{2}})[^/\s?#\"'<>]{{1,200}}@")
 
 _SEPARATES = re.compile(r"[=:/%\\@]")
 _MARKS = (

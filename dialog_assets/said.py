@@ -1,13 +1,16 @@
 """What strangers say, made fit for a log, an error, a table of the UI and a terminal: the one place that cleans it.
 
 A stranger is a portal, a recogniser, a storage, an LLM vendor, and whoever typed a title into the CRM. Here: characters that
-nobody sees, secrets, phones and addresses. Not here: what a step stores of a row on purpose, and what an LLM is shown.
+nobody sees, secrets (those that `redaction` knows, and whatever looks like one), phones and addresses. Not here: what a step
+stores of a row on purpose, and what an LLM is shown.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+
+from dialog_assets.redaction import without_secrets
 
 LONGEST = 2_000
 """Characters of a stranger's text that are looked at: what follows costs time and tells nobody anything."""
@@ -22,9 +25,10 @@ _JWT = re.compile(r"eyJ[\w-]+=*\.[\w-]+=*(?:\.[\w-]*=*)?")
 _NAMED = re.compile(
     r"\b[\w-]{0,30}(?:token|key|secret|password|auth|sessid|signature)[\w-]{0,10}\s?=\s?\S+", re.IGNORECASE
 )
+_VENDORS_KEY = re.compile(r"\bsk-[\w*-]{4,}")
 _TOKEN = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z])\w{12,}")
 _PHONE = re.compile(r"\+?\d(?:[\s().·•_/\u2010-\u2015\u2212\ufe58\ufe63\uff0d-]{0,3}\d){6,}")
-_SECRETS = (_URL, _JWT, _NAMED, _EMAIL, _TOKEN, _PHONE)
+_SECRETS = (_URL, _JWT, _NAMED, _EMAIL, _VENDORS_KEY, _TOKEN, _PHONE)
 _NOT_CODE = re.compile(r"[^\w.:-]+")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~])")
 
@@ -45,7 +49,7 @@ def said(words: object, *, limit: int = 200) -> str:
     if len(text) > LONGEST:
         # A word that is cut in half would be known by no pattern.
         text = re.sub(r"\S+\Z", "…", text[:LONGEST])
-    text = visible(_MARKUP.sub(" ", visible(text)))
+    text = without_secrets(visible(_MARKUP.sub(" ", visible(text))))
     for pattern in _SECRETS:
         text = pattern.sub("…", text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

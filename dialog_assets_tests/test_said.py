@@ -38,6 +38,9 @@ CREDENTIALS = (
     "sk-proj-a1b2c3d4e5f6g7h8",
     "ivan@example.com",
     "AUTH_ID = zzzz",
+    '"access_token":"onlyletters"',
+    "Authorization: Bearer only-letters-onlyletters",
+    "sk-proj-onlyletters",
 )
 
 

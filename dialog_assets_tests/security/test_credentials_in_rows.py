@@ -69,6 +69,7 @@ TEXTS = [
     f"?auth%3D{TOKEN}",
     f"https://{TOKEN}@portal.example/x",
     f"https://user:{TOKEN}@portal.example/x",
+    f"postgresql://user:pa@{TOKEN}@portal.example/x",
     f'<a href="{LINK}">файл</a>',
     f"password: {TOKEN}",
 ]
