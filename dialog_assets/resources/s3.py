@@ -132,6 +132,10 @@ class Archive:
             )
         except ArchiveUnavailable as error:
             failure = error  # perhaps only the answer was lost
+        except NoSuchObject:
+            raise ArchiveRefused(
+                f"S3 answers 404 to the upload of {key} into bucket {self.bucket}: check S3_BUCKET and AWS_ENDPOINT_URL_S3."
+            ) from None
         if await self._holds(key, sha256, size):
             return
         if failure is None:

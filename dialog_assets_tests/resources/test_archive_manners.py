@@ -114,6 +114,7 @@ TOLD: list[tuple[str, str, Any, type[DialogAssetsError], str]] = [
     ("answers", "ListObjects", [403, "text/html", HTML], ArchiveRefused, "S3 refuses ListObjectsV2"),
     ("answers", "ListObjects", [418, "text/plain", "\x1b[31mtea"], ArchiveRefused, "S3 does not take ListObjectsV2"),
     ("answers", "ListObjects", [403, "application/xml", "<Error><Code>+7 905 \x85</Code></Error>"], ArchiveRefused, "403"),
+    ("answers", "PutObject", [404, "text/plain", ""], ArchiveRefused, "S3 answers 404 to the upload"),
     ("answers", "PutObject", [204, "text/plain", ""], ArchiveUnavailable, "does not have it as it was sent"),
     ("answers", "HeadObject", [400, "text/plain", ""], ArchiveRefused, "check AWS_DEFAULT_REGION"),
 ]  # fmt: skip
