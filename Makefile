@@ -22,6 +22,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: requirements.lock pyproject.toml Makefile $(if $(strip $(STALE)),stale)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, $(firstword $(PROMISED))) <= sys.version_info < (3, $(lastword $(PROMISED))) else "dialog_assets needs one of the Pythons $(PYTHONS): say which one, make PYTHON=python3.12")'
+	$(if $(strip $(STALE)),@test ! -e $(VENV) || test -O $(VENV) || { echo "$(VENV) belongs to another user: work in a checkout of your own." >&2; exit 1; })
 	$(if $(strip $(STALE)),rm -rf $(VENV) bench/.venv)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"

@@ -51,7 +51,6 @@ class Figures:
     def metadata(self) -> dict[str, Any]:
         """Dagster metadata: numbers under stable names, for its plots, and a table for people."""
         return {
-            "dagster/partition_row_count": self.states["done"],
             "calls": self.calls,
             **{state: self.states[state] for state in STATES},
             **self.numbers,

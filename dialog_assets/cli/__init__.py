@@ -281,7 +281,7 @@ def costs(
     if as_json:
         click.echo(json.dumps(rows, default=str))
     else:
-        tables.print_costs(rows)
+        tables.print_costs(rows, *bounds, by_purchase=by_purchase)
 
 
 @main.command()

@@ -160,9 +160,7 @@ def purchases(books: dict[str, Any]) -> dict[str, int]:
 
 
 def _tell(url: str, days: tables.Days, bought: dict[str, int], seconds: float) -> None:
-    click.echo(
-        "\nDIALOG ASSETS on the sandbox: a fictional world; its texts show the pipeline, never a model's quality.\n"
-    )
+    click.echo("\nDIALOG ASSETS on the sandbox: a fictional world. Its texts show the pipeline, no model's quality.\n")
     tables.print_days(days, tables.days_run(days))
     click.echo("\nWhere calls stopped, and why:\n")
     tables.print_reasons(days, asyncio.run(tables.read_failed(url, days)))

@@ -15,6 +15,7 @@ from dialog_assets.assets.dead_runs import PROCESS_TAG, end_dead_runs
 from dialog_assets.assets.jobs import job_name, missed_days, nightly_range, range_tags
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.llm.prices import model_price
 from dialog_assets.portals import Portal
 from dialog_assets.resources.environment import required
 from dialog_assets.resources.llm import access
@@ -109,6 +110,8 @@ def check_credentials(portal: Portal, steps: Sequence[str]) -> None:
     for step, choice in models.items():
         if step in wanted:
             access(choice)
+            # Of a model without a price nothing is asked, which a run would find after the recognition is paid.
+            model_price(choice.model)
 
 
 async def retry_failed(url: str, portal: Portal, first: date, last: date, steps: Sequence[str]) -> None:

@@ -253,13 +253,19 @@ def _own_reasons(by_step: dict[str, Figures], step: str) -> Counter[tuple[str, s
         upstream = UPSTREAM[step][0]
         own -= Counter({key: n for key, n in by_step[upstream].reasons.items() if key[0] in ("skipped", "waiting")})
         own.pop(("waiting", f"{upstream}_failed"), None)
-    return own
+        # What the step before it did not hand on could not begin here.
+        handed_on = by_step[upstream].states["done"]
+        own["waiting", "not_run"] = min(own["waiting", "not_run"], handed_on)
+    return +own
 
 
-def print_costs(rows: Sequence[dict[str, Any]]) -> None:
-    """A block a portal with a row for each step and model, and the sum of all."""
+def print_costs(rows: Sequence[dict[str, Any]], first: date | None, last: date | None, *, by_purchase: bool) -> None:
+    """What the days are, a block a portal with a row for each step and model and its sum, and the sum of all."""
     out = console()
-    for portal, group in itertools.groupby(rows, lambda row: row["portal"]):
+    days = " ".join([*([f"from {first}"] if first else []), *([f"to {last}"] if last else [])]) or "of all days"
+    out.print(f"{'Bought' if by_purchase else 'Bought for the calls'} {days}\n")
+    for portal, rows_of in itertools.groupby(rows, lambda row: row["portal"]):
+        group = list(rows_of)
         table = Table(box=None, pad_edge=False, title=str(portal), title_justify="left", title_style="bold")
         table.add_column("step", no_wrap=True)
         table.add_column("vendor and model", overflow="fold")
@@ -277,7 +283,7 @@ def print_costs(rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['cost_rub']:.4f}",
             )
         out.print(table)
-        out.print()
+        out.print(f"{portal}: {_sum(group, 'cost_rub'):.4f} RUB\n", markup=False)
     told = f"all: {_sum(rows, 'cost_rub'):.4f} RUB"
     if (estimated := _sum(rows, "estimated_rub")) > 0:
         told += f", of it {estimated:.4f} estimated"

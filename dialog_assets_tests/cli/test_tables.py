@@ -77,10 +77,13 @@ def test_costs_fit_a_hundred_columns(capsys: pytest.CaptureFixture[str]) -> None
         "estimated_rub": Decimal(0),
         "fruitless_rub": Decimal(0),
     }
-    tables.print_costs([row, {**row, "portal": "other", "audio_seconds": Decimal(1234567)}])
+    tables.print_costs(
+        [row, {**row, "portal": "other", "audio_seconds": Decimal(1234567)}], FIRST, None, by_purchase=False
+    )
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert sum("1234567.8901" in line for line in lines) == 2
+    assert sum("1234567.8901" in line for line in lines) == 4
+    assert lines[0] == "Bought for the calls from 2026-11-20"
     assert lines[-1] == "all: 2469135.7802 RUB"
 
 
@@ -100,9 +103,24 @@ def test_costs_tell_what_is_estimated_and_what_was_in_vain(capsys: pytest.Captur
         "estimated_rub": Decimal(0),
         "fruitless_rub": Decimal(0),
     }
-    tables.print_costs([row])
+    tables.print_costs([row], FIRST, None, by_purchase=False)
     told = capsys.readouterr().out
     assert "openai [/b]x" in told
     assert told.splitlines()[-1] == "all: 3.0000 RUB"
-    tables.print_costs([row, {**row, "estimated_rub": Decimal(1), "fruitless_rub": Decimal("0.5")}])
+    tables.print_costs(
+        [row, {**row, "estimated_rub": Decimal(1), "fruitless_rub": Decimal("0.5")}], FIRST, None, by_purchase=False
+    )
     assert capsys.readouterr().out.splitlines()[-1] == "all: 6.0000 RUB, of it 1.0000 estimated, 0.5000 paid in vain"
+
+
+def test_reasons_add_up_to_the_calls_that_are_not_scored(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a run was cut short, a call is told once: by what held it up first."""
+    steps = {step: Figures() for step in UPSTREAM}
+    steps["calls"].add("done", None, 6)
+    steps["audio_files"].add("done", None, 3)
+    steps["audio_files"].add("skipped", "not_answered", 1)
+    steps["audio_files"].add("waiting", "not_run", 2)
+    for step in ("transcripts", "fixed_dialogs", "classifications", "criteria_scores"):
+        steps[step].add("waiting", "not_run", 6)
+    lines = shown({"acme": {FIRST: steps}}, {("acme", FIRST)}, capsys)
+    assert any(line.strip() == "not scored: 1 not_answered, 5 not_run" for line in lines)

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import psycopg
+
 from dialog_assets.errors import DialogAssetsError
 from dialog_assets.portals import Portal
+from dialog_assets.store.faults import sentence
 from dialog_assets.store.pool import Pool
 
 CHECK_S = 120.0
@@ -77,6 +80,8 @@ async def _findings(check: Check) -> Sequence[Finding]:
             answer = await check.look()
     except DialogAssetsError as error:
         return [Finding(check.what, "fail", str(error))]
+    except psycopg.Error as error:
+        return [Finding(check.what, "fail", f"{sentence(error)}.")]
     except TimeoutError:
         return [Finding(check.what, "fail", f"the check has no answer after {CHECK_S:.0f} s: look at the network.")]
     except Exception as error:  # noqa: BLE001 - the other findings are shown whatever befalls this check
