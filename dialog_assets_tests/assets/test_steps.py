@@ -66,7 +66,7 @@ def test_what_postgres_quotes_of_rows_is_told_nowhere(
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failure.user_failure_data is not None
     told = failure.user_failure_data.description or ""
-    assert told.startswith(f"{PORTAL}/users: Postgres: ")
+    assert told.startswith(f"{PORTAL}/users: ")
     assert f"SQLSTATE {sqlstate}" in told
     assert "\n" not in told
     said = capfd.readouterr()
