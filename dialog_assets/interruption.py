@@ -11,10 +11,11 @@ the work to end, the second one cancels it, and when it has ended the signal is 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
@@ -41,6 +42,34 @@ class _Listener:
 
 
 _listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """While the block runs, a function that says whether a signal to end has come, whichever handler it went to.
+
+    A run that Dagster executes may swallow one, or end as failed of it. Only the main thread hears any.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    came: set[int] = set()
+
+    def has_come() -> bool:
+        with suppress(BlockingIOError):
+            came.update(os.read(reading, 4096))
+        return not came.isdisjoint(SIGNALS)
+
+    try:
+        yield has_come
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 @contextmanager

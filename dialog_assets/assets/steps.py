@@ -273,7 +273,7 @@ def run_step(
         certificates.check()
         proxies.check()
         final, checks, findings = interruption.run(
-            _through_faults(context.run_id, portal, step, days, postgres, core, tell_day)
+            _through_faults(context.run.run_id, portal, step, days, postgres, core, tell_day)
         )
     except DialogAssetsError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -1,6 +1,6 @@
 """`dialog-assets`: what an engineer does outside the Dagster UI.
 
-Exit code 0 is success, 1 an error told in one sentence, 2 wrong usage.
+Exit code 0 is success, 1 an error told in one sentence, 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 from dotenv import load_dotenv
@@ -34,10 +35,13 @@ class _Group(click.Group):
             sys.stdout.reconfigure(errors="replace")  # a terminal may lack letters of a portal's texts, or of a path
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _stopped("Stopped; what was done stays, and the same command does the rest.")
         except DialogAssetsError as error:
-            if type(error).__name__ == "Interrupted":
-                click.echo(str(error), err=True)
-                sys.exit(130)
+            from dialog_assets.cli.running import Interrupted
+
+            if isinstance(error, Interrupted):
+                _stopped(str(error))
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read the output has had enough
@@ -59,6 +63,12 @@ class _Group(click.Group):
             raise click.ClickException(f"{told[0].upper()}{told[1:]}.") from None
 
 
+def _stopped(sentence: str) -> NoReturn:
+    """Tell that the command ends because it was told to."""
+    click.echo(sentence, err=True)
+    sys.exit(130)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dialog-assets")
 @click.pass_context
@@ -67,6 +77,9 @@ def main(ctx: click.Context) -> None:
 
     Start it in the project's folder. Settings come from the environment, or from the file .env there (see .env.example).
     """
+    # Ended like Ctrl-C: what the command has started is stopped, and the run that goes on is ended in Dagster.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
     if ctx.invoked_subcommand != "sandbox":  # the outside world needs none of our secrets
         _load_settings(Path(".env"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +16,7 @@ from dialog_assets.assets.dead_runs import PROCESS_TAG, end_dead_runs
 from dialog_assets.assets.jobs import job_name, missed_days, nightly_range, range_tags
 from dialog_assets.assets.steps import UPSTREAM
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.interruption import told_to_stop
 from dialog_assets.llm.prices import model_price
 from dialog_assets.portals import Portal
 from dialog_assets.resources.environment import required
@@ -28,6 +30,9 @@ MAX_RETRIES_TAG = "dagster/max_retries"
 
 class Interrupted(DialogAssetsError):
     """A run was told to stop."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"Stopped; what run {run_id} had done stays, and the same command does the rest.")
 
 
 class BadRequest(DialogAssetsError):
@@ -131,13 +136,30 @@ def run_days(
     check_request(portal, first, last, steps)
     job = definitions.get_repository_def().get_job(job_name(portal.portal))
     results = []
-    with dg.DagsterInstance.get() as instance:
+    with _instance() as instance, told_to_stop() as is_to_stop:
         asyncio.run(end_dead_runs(instance, server.database_url(), portal.portal))
         for start, end in chunks(portal, first, last):
             results.append(_run(job, instance, portal, start, end, steps))
+            if is_to_stop():
+                raise Interrupted(results[-1].run_id)
             if not results[-1].success:
                 break
     return results
+
+
+def _instance() -> dg.DagsterInstance:
+    from dagster._core.instance import InstanceRef
+
+    # What a run prints goes to the command's own terminal. Dagster's way through files has helpers, and Ctrl-C in a terminal
+    # reaches those too: each ends in a traceback.
+    overrides = {
+        "compute_logs": {
+            "module": "dagster._core.storage.noop_compute_log_manager",
+            "class": "NoOpComputeLogManager",
+            "config": {},
+        }
+    }
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides=overrides))
 
 
 def _run(
@@ -163,10 +185,16 @@ def _run(
         asset_selection=frozenset(dg.AssetKey([portal.portal, step]) for step in steps) or None,
         remote_job_origin=_origin(job.name),
     )
-    result = execute_run(InMemoryJob(job), run, instance)
+    try:
+        result = execute_run(InMemoryJob(job), run, instance)
+    except KeyboardInterrupt:  # before Dagster listens for it, or after
+        begun = instance.get_run_by_id(run.run_id)
+        if begun is not None and not begun.is_finished:
+            instance.report_run_canceled(begun)
+        raise Interrupted(run.run_id) from None
     ended = instance.get_run_by_id(run.run_id)
     if ended is not None and ended.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING):
-        raise Interrupted(f"Stopped; what run {run.run_id} had done stays, and the same command does the rest.")
+        raise Interrupted(run.run_id)
     return RunResult(result.run_id, result.success, tuple(_errors(result)))
 
 

@@ -42,8 +42,6 @@ def serve_ui(portals: Sequence[Portal], port: int) -> int:
     with ExitStack() as stack:
         _only_one(stack)
         _check_port(port)
-        # Ended like Ctrl-C: the children are stopped, the sandbox too.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return _serve(stack, portals, port)
         except KeyboardInterrupt:
