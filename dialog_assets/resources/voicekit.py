@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import dagster as dg
 
 from dialog_assets.errors import DialogAssetsError
+from dialog_assets.hosts import is_loopback
 from dialog_assets.resources.environment import api_key
 from dialog_assets.speech.port import Recogniser
 
@@ -18,8 +20,37 @@ STREAMS = 50
 """Concurrent streams of an account, if VOICEKIT_STREAMS does not say otherwise (facts/voicekit.md section 3.4)."""
 
 
+PLAIN_HOSTS = "VOICEKIT_PLAIN_HOSTS"
+
+
+class PlainAddress(DialogAssetsError):
+    """An address of VoiceKit or its storage that is not encrypted, at another machine."""
+
+
 class BadQuota(DialogAssetsError):
     """VOICEKIT_STREAMS is not a number of streams."""
+
+
+def addresses() -> tuple[str, str]:
+    """VoiceKit's address and that of its storage: the vendor's, or those of the environment.
+
+    Raises PlainAddress for one over which voices would cross a network for all to hear, unless its host is allowed by name.
+    """
+    endpoint = os.environ.get("VOICEKIT_ENDPOINT", "").strip() or ENDPOINT
+    storage_url = os.environ.get("VOICEKIT_STORAGE_URL", "").strip() or STORAGE_URL
+    plain = {}
+    if not endpoint.endswith("443"):
+        plain["VOICEKIT_ENDPOINT"] = endpoint.rpartition(":")[0].strip("[]")
+    if storage_url.lower().startswith("http://"):
+        plain["VOICEKIT_STORAGE_URL"] = urlsplit(storage_url).hostname or ""
+    allowed = {one.strip().lower() for one in os.environ.get(PLAIN_HOSTS, "").split(",")}
+    for variable, host in plain.items():
+        if host and not is_loopback(host) and host.lower() not in allowed:
+            raise PlainAddress(
+                f"{variable} is an address without TLS, so that voices and the key could be had on their way to {host}: use "
+                f"one with TLS (VoiceKit's port ends in 443), or name the host in {PLAIN_HOSTS}."
+            )
+    return endpoint, storage_url
 
 
 class VoiceKitResource(dg.ConfigurableResource[None]):
@@ -40,10 +71,11 @@ class VoiceKitResource(dg.ConfigurableResource[None]):
         # grpc is wanted only where speech is recognised, and takes long to import.
         from dialog_assets.speech.voicekit import VoiceKit
 
+        endpoint, storage_url = addresses()
         async with VoiceKit(
-            endpoint=os.environ.get("VOICEKIT_ENDPOINT") or ENDPOINT,
+            endpoint=endpoint,
             api_key=api_key("VOICEKIT_API_KEY", "the API key of T-Bank VoiceKit"),
             secret_key=api_key("VOICEKIT_SECRET_KEY", "the secret key of T-Bank VoiceKit"),
-            storage_url=os.environ.get("VOICEKIT_STORAGE_URL") or STORAGE_URL,
+            storage_url=storage_url,
         ) as voicekit:
             yield voicekit

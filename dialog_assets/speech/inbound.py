@@ -16,9 +16,10 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from dialog_assets import certificates
-from dialog_assets.boto3_sessions import new_session
+from dialog_assets.boto3_sessions import AnswerTooLong, LeadsElsewhere, NoXml, bounded, new_session
 from dialog_assets.speech.errors import RecogniserBusy, RecogniserRefused, RecogniserUnavailable, RecordingRejected
 
 if TYPE_CHECKING:
@@ -91,29 +92,37 @@ class Inbound:
             retries={"total_max_attempts": self._attempts, "mode": "standard"},
         )
         try:
-            return new_session().client(
-                "s3",
-                endpoint_url=self._url,
-                region_name="us-east-1",
-                aws_access_key_id=self._keys[0],
-                aws_secret_access_key=self._keys[1],
-                config=config,
+            client: S3Client = bounded(
+                new_session().client(
+                    "s3",
+                    endpoint_url=self._url,
+                    region_name="us-east-1",
+                    aws_access_key_id=self._keys[0],
+                    aws_secret_access_key=self._keys[1],
+                    config=config,
+                )
             )
+            return client
         except (ValueError, BotoCoreError) as error:
             raise RecogniserRefused(
                 f"the recogniser's storage cannot be set up ({type(error).__name__}): check VOICEKIT_STORAGE_URL"
             ) from None
 
 
-def _send(client: S3Client, path: Path, name: str) -> ClientError | BotoCoreError | None:
+_STRANGE = (AnswerTooLong, LeadsElsewhere, NoXml, ResponseParserError, KeyError)
+"""What an answer that is none of S3's raises; a KeyError is a part that it lacks."""
+
+
+def _send(client: S3Client, path: Path, name: str) -> Exception | None:
     """What went wrong, or None. Returned, not raised, so that the typed error does not carry boto3's text along."""
     try:
         if not _is_there(client, name, path.stat().st_size):
             client.upload_file(str(path), BUCKET, name, Config=_TRANSFER)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, *_STRANGE) as error:
         return error
     except Boto3Error as error:  # upload_file wraps what went wrong with a part
-        return error.__context__ if isinstance(error.__context__, ClientError | BotoCoreError) else BotoCoreError()
+        known = isinstance(error.__context__, (ClientError, BotoCoreError, *_STRANGE))
+        return error.__context__ if known and isinstance(error.__context__, Exception) else BotoCoreError()
     return None
 
 
@@ -124,14 +133,25 @@ def _is_there(client: S3Client, name: str, size: int) -> bool:
         if _status(error) == 404:
             return False
         raise
-    return head["ContentLength"] == size and datetime.now(UTC) - head["LastModified"] < REUSE_FOR
+    # What a proxy in front leaves out is not known: then the file is sent once more.
+    written = head.get("LastModified")
+    return head.get("ContentLength") == size and written is not None and datetime.now(UTC) - written < REUSE_FOR
 
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _translated(error: ClientError | BotoCoreError) -> Exception:
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, LeadsElsewhere):
+        return RecogniserRefused(
+            f"VOICEKIT_STORAGE_URL leads to {error.address}: correct the address to what answers there"
+        )
+    if isinstance(error, _STRANGE):
+        return RecogniserUnavailable(
+            f"the recogniser's storage answers in a way that is none of S3's ({type(error).__name__}): look at what stands "
+            "before it, and check VOICEKIT_STORAGE_URL"
+        )
     if not isinstance(error, ClientError):
         fault = certificates.fault(error)
         if fault is not None:
