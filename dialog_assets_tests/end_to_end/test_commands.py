@@ -461,7 +461,6 @@ def test_a_missing_credential(
     [
         ("AVTO_URAL_WEBHOOK", "calls", "webhook"),
         ("S3_BUCKET", "audio_files", "bucket wrong-value does not exist"),
-        ("S3_BUCKET", "transcripts", "bucket wrong-value does not exist"),
         ("VOICEKIT_API_KEY", "transcripts", "VOICEKIT_API_KEY"),
         ("VOICEKIT_SECRET_KEY", "transcripts", "VOICEKIT_SECRET_KEY"),
         ("ANTHROPIC_API_KEY", "fixed_dialogs", "ANTHROPIC_API_KEY"),
