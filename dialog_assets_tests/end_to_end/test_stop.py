@@ -22,7 +22,7 @@ from dialog_assets_tests.dagster_layer.processes import session
 from dialog_assets_tests.databases import copy_of
 from dialog_assets_tests.faults.support import LLM_VENDORS
 
-BACKFILL = ("backfill", "--portal", "avto_ural", "--from", "2026-03-02", "--to", "2026-03-06")
+BACKFILL = ("backfill", "--portal", "avto_ural", "--from", "2026-03-02", "--to", "2026-03-04")
 
 
 def begun(*arguments: str) -> subprocess.Popen[str]:
@@ -51,8 +51,15 @@ def chunked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("whom", ["group", "process"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "whom"),
+    [
+        (signal.SIGINT, "group"),
+        (signal.SIGTERM, "process"),
+        pytest.param(signal.SIGINT, "process", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "group", marks=pytest.mark.long),
+    ],
+)
 def test_a_backfill_that_is_stopped_stays_stopped(
     chunked: Path,
     database: str,
