@@ -216,7 +216,8 @@ def test_the_recogniser(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(VARIABLE, str(cert))
 
     async def run() -> None:
-        server = grpc.aio.server()
+        # Another test's server would be let onto the same port.
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         credentials = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
         port = 0
         for port in range(20443, 65000, 1000):

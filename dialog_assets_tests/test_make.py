@@ -29,9 +29,16 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+def environment() -> dict[str, str]:
+    """Without what the `make` that runs these tests says to those below it."""
+    own = ("PYTHON", "VENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+    return {name: value for name, value in os.environ.items() if name not in own}
+
+
 def would_do(folder: Path, *words: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "VENV", "MAKEFLAGS")}
-    made = subprocess.run(["make", "-n", "install", *words], cwd=folder, env=kept, capture_output=True, text=True)
+    made = subprocess.run(
+        ["make", "-n", "install", *words], cwd=folder, env=environment(), capture_output=True, text=True
+    )
     assert made.returncode == 0, made.stderr
     return made.stdout
 
@@ -71,6 +78,7 @@ def test_make_reads_the_promised_pythons_where_they_are_promised() -> None:
         ["make", "-f", "-", "told"],
         input="include Makefile\ntold:\n\t@echo '$(PYTHONS)'\n",
         cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -14,6 +14,9 @@ CREATE TABLE read_days (
     PRIMARY KEY (portal, day)
 ) PARTITION BY LIST (portal);
 COMMENT ON TABLE read_days IS 'the days whose calls have been read whole, those without any call too';
+COMMENT ON COLUMN read_days.portal IS 'the portal''s name in its file';
+COMMENT ON COLUMN read_days.day IS 'the day, from midnight to midnight where the portal is';
+COMMENT ON COLUMN read_days.first_read_at IS 'when that was done first';
 COMMENT ON COLUMN read_days.read_at IS 'when that was done last';
 
 ALTER TABLE portals ADD COLUMN nights_from date;
