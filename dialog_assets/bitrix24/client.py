@@ -36,6 +36,7 @@ from dialog_assets.bitrix24.quiet import silence_urls
 from dialog_assets.bitrix24.retries import pause_s
 from dialog_assets.bitrix24.side_by_side import Gate
 from dialog_assets.bitrix24.webhook import Webhook
+from dialog_assets.bitrix24.wire import whole_number
 from dialog_assets.hosts import origin_of
 
 USER_AGENT = "dialog-assets/0.1"
@@ -426,9 +427,6 @@ def _by_key(section: object) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        return None
+    """A number of rows, None for what is none: nothing can be computed with one of hundreds of digits, or below nothing."""
+    number = whole_number(value)
+    return None if number is None or number < 0 else number

@@ -21,6 +21,8 @@ UNKNOWN_RESET_S = 10.0
 """How long a blocked method rests when no answer has told its reset."""
 
 _WINDOW_S = 600.0
+_SENSIBLE = 1e12
+"""Seconds, above any clock of a portal."""
 
 
 @dataclass
@@ -88,4 +90,6 @@ class OperatingTime:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Seconds; None for what is no number, and for one so large or odd that nothing can be computed with it."""
+    small = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _SENSIBLE
+    return float(value) if small else None  # type: ignore[arg-type]

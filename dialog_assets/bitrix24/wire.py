@@ -47,7 +47,7 @@ class Fields:
         value = self._value(name)
         if value is None:
             return None
-        number = _whole(value, bits)
+        number = whole_number(value, bits)
         if number is None:
             raise self.unreadable(name, "a whole number" if bits == 64 else f"a whole number of at most {bits} bits")
         return number
@@ -105,7 +105,7 @@ class Fields:
         numbers = []
         for entry in values:
             if entry not in (None, "", False):
-                number = _whole(entry, 64)
+                number = whole_number(entry, 64)
                 if number is None:
                     raise self.unreadable(name, "a list of whole numbers")
                 numbers.append(number)
@@ -140,7 +140,7 @@ def id_of(row: object) -> int | None:
     """The id of a row, of either crm family; None when it has none that can be read."""
     if not isinstance(row, dict):
         return None
-    return _whole(row["ID"] if "ID" in row else row.get("id"), 64)
+    return whole_number(row["ID"] if "ID" in row else row.get("id"), 64)
 
 
 def moment_of(value: object) -> datetime | None:
@@ -169,7 +169,8 @@ def _amount(value: object) -> Decimal | None:
     return amount if len(text) <= 2 * _PLACES and abs(amount.adjusted()) < _PLACES else None
 
 
-def _whole(value: object, bits: int) -> int | None:
+def whole_number(value: object, bits: int = 64) -> int | None:
+    """A whole number of so many bits with its sign; None for anything else."""
     if isinstance(value, str) and len(value) < _SURELY_SMALL and value.isdecimal() and value.isascii():
         return int(value)
     amount = _amount(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from typing import Any
@@ -42,6 +43,19 @@ def test_a_call_posts_json_to_the_method() -> None:
     answer = run(client_of(portal), params={"FILTER": {"NAME": "Ёж"}})
     assert (answer.result, answer.total, answer.next) == ([{"ID": "1"}], 70, 50)
     assert "ID" not in repr(answer)
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [(70, 70), ("70", 70), (70.0, 70), (0, 0), (-1, None), (10**400, None), (2**63, None), ("1_0", None), ("٧", None),
+     (True, None), (None, None), ([70], None), (7.5, None), (float("inf"), None)],
+    ids=lambda value: repr(value)[:12],
+)  # fmt: skip
+def test_counts_are_numbers_of_rows(told: object, count: int | None) -> None:
+    """Whatever is no such number tells nothing: shares of it would be computed."""
+    body = json.dumps({"result": [], "total": told, "next": told}).encode()
+    answer = run(client_of(lambda _: httpx2.Response(200, content=body)))
+    assert (answer.total, answer.next) == (count, count)
 
 
 def test_passing_troubles_are_retried() -> None:

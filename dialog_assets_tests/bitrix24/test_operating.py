@@ -72,6 +72,19 @@ def portal_client(handler: Any, time: Time, **more: Any) -> Bitrix24Client:
     )
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [10**400, -(10**400), float("nan"), float("inf"), 1e300, True, "400", [400]],
+    ids=lambda value: repr(value)[:8],
+)
+@pytest.mark.parametrize("field", ["operating", "operating_reset_at", "finish"])
+def test_numbers_that_nothing_can_be_computed_with(field: str, odd: object) -> None:
+    """They tell nothing: no error, and nobody waits for them."""
+    operating = OperatingTime(480, clock=Time())
+    operating.note("m", {**told(470), field: odd})
+    assert operating.wait_s({"m": 1}) == 0
+
+
 def test_a_blocked_method_waits_for_its_reset_and_others_go_on() -> None:
     """429 on one method: it comes back after its last known reset, another method is not held up."""
     time = Time()

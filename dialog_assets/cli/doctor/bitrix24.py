@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 
 from dialog_assets.bitrix24.client import Bitrix24Client
@@ -37,7 +38,10 @@ async def credential(pool: Pool, portal: Portal) -> str:
     async with Bitrix24Resource().client(portal, pool) as client:
         answer = await client.call("scope", {})
         sees = await _sees(client)
-        scopes = set(answer.result)
+        told = list(answer.result.values()) if isinstance(answer.result, Mapping) else answer.result
+        if not isinstance(told, list):
+            raise Unwell("the portal does not tell the credential's scopes: check that the webhook URL leads to it.")
+        scopes = {str(scope) for scope in told}
         missing = sorted(SCOPES - scopes)
         if not scopes & USER_SCOPES:
             missing.append("user_basic")
