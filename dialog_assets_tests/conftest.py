@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -16,7 +18,7 @@ from hypothesis.internal.constants_ast import Constants
 
 from dialog_assets.cli.world import SandboxProcess, pointed_at, sandbox_process
 from dialog_assets.portals import Portal, load_portals
-from dialog_assets.store import embedded, schema, server
+from dialog_assets.store import addresses, embedded, schema, server
 from dialog_assets_tests.databases import copy_of, database_is
 
 ROOT = Path(__file__).parents[1]
@@ -123,3 +125,46 @@ def sandbox(sandbox_world: SandboxProcess) -> Iterator[SandboxProcess]:
     sandbox_world.post("/reset")
     with pointed_at(sandbox_world):
         yield sandbox_world
+
+
+@pytest.fixture
+def pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Starts a pgbouncer in transaction mode before a database; gives the address through it."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip("there is no pgbouncer on this machine: apt-get install pgbouncer")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(url: str) -> str:
+        found = addresses.parts(url)
+        folder = Path(tmp_path_factory.mktemp("pgbouncer"))
+        owner = Path(found["host"]).owner()
+        for parent in (folder, *folder.parents[:3]):
+            if parent.owner() == "root" and str(parent).startswith("/tmp/") and os.geteuid() == 0:
+                parent.chmod(0o755)
+        shutil.chown(folder, owner)
+        port = 20_000 + os.getpid() % 20_000
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host={found['host']} port={found.get('port', '5432')} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+            "pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 6\n"
+        )
+        settings.chmod(0o644)
+        arguments = [program, "-q", *(["-u", owner] if os.geteuid() == 0 else []), str(settings)]
+        started.append(subprocess.Popen(arguments, stderr=subprocess.DEVNULL))
+        through = addresses.url({"host": "127.0.0.1", "port": str(port), "user": "postgres", "dbname": found["dbname"]})
+        for _ in range(200):
+            try:
+                psycopg.connect(through).close()
+            except psycopg.OperationalError:
+                assert started[-1].poll() is None, "pgbouncer has ended"
+                asyncio.run(asyncio.sleep(0.05))
+            else:
+                return through
+        raise AssertionError("pgbouncer does not answer")
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(10)

@@ -133,7 +133,7 @@ async def _wait(connection: Connection, portal: str, step: str, run_id: str) -> 
         if (row["fence"], row["beats"]) != seen:
             seen, since = (row["fence"], row["beats"]), loop.time()
         silent_s = loop.time() - since
-        if row["released"] or _is_over(row, silent_s):
+        if row["released"] or _is_own(row, run_id) or _is_over(row, silent_s):
             fence = await _take(connection, row, run_id)
             if fence is not None:
                 return Lease(portal, step, fence)
@@ -142,6 +142,15 @@ async def _wait(connection: Connection, portal: str, step: str, run_id: str) -> 
             log.info("%s/%s: another run works on this step; waiting for it to end", portal, step)
             told = True
         await asyncio.sleep(LOOK_S)
+
+
+def _is_own(row: dict[str, Any], run_id: str) -> bool:
+    """Whether this run left the lease itself: cut off before it heard that it had the step, or could release it.
+
+    No run is at a step twice at once, and what its first try may still write is refused by the number.
+    """
+    here = (run_id, _place(), _process(os.getpid()))
+    return all(here) and (row["run_id"], row["place"], row["process"]) == here
 
 
 def _is_over(row: dict[str, Any], silent_s: float) -> bool:

@@ -308,3 +308,23 @@ def test_a_network_that_swallows_everything_costs_a_connection_only(
         proxy.close()
 
     asyncio.run(run())
+
+
+def test_a_run_does_not_wait_for_what_it_took_itself(database: str) -> None:
+    """Cut off before it heard that the step is its own, a run that tries again has it at once; its first number is void."""
+
+    async def run() -> None:
+        connection = await connect(database, autocommit=True)
+        unheard = await leases._wait(connection, PORTAL, STEP, "the run")
+        await connection.close()
+        assert await taken(database)
+        async with asyncio.timeout(60), step_lock(database, PORTAL, STEP, "the run") as lease:
+            assert lease.fence == unheard.fence + 1
+            async with open_pool(database, size=1) as pool:
+                pool.lease = unheard
+                with pytest.raises(LockLost):
+                    await pool.transact(
+                        lambda connection: call_steps.record(connection, PORTAL, [1], STEP, "done", output_key="k")
+                    )
+
+    asyncio.run(run())

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -188,49 +186,6 @@ def test_migrating_while_tables_are_held(database: str, portals: list[Portal], m
         with pytest.raises(SchemaRefused, match=r"a lock was not had in time: .*55P03"):
             schema.setup_portals(database, [third])
     assert schema.setup_portals(database, [third]) == ["third"]
-
-
-@pytest.fixture
-def pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """Starts a pgbouncer in transaction mode before a database; gives the address through it."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.skip("there is no pgbouncer on this machine: apt-get install pgbouncer")
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(url: str) -> str:
-        found = addresses.parts(url)
-        folder = Path(tmp_path_factory.mktemp("pgbouncer"))
-        owner = Path(found["host"]).owner()
-        for parent in (folder, *folder.parents[:3]):
-            if parent.owner() == "root" and str(parent).startswith("/tmp/") and os.geteuid() == 0:
-                parent.chmod(0o755)
-        shutil.chown(folder, owner)
-        port = 20_000 + os.getpid() % 20_000
-        settings = folder / "pgbouncer.ini"
-        settings.write_text(
-            f"[databases]\n* = host={found['host']} port={found.get('port', '5432')} user=postgres\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-            "pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 6\n"
-        )
-        settings.chmod(0o644)
-        arguments = [program, "-q", *(["-u", owner] if os.geteuid() == 0 else []), str(settings)]
-        started.append(subprocess.Popen(arguments, stderr=subprocess.DEVNULL))
-        through = addresses.url({"host": "127.0.0.1", "port": str(port), "user": "postgres", "dbname": found["dbname"]})
-        for _ in range(200):
-            try:
-                psycopg.connect(through).close()
-            except psycopg.OperationalError:
-                assert started[-1].poll() is None, "pgbouncer has ended"
-                asyncio.run(asyncio.sleep(0.05))
-            else:
-                return through
-        raise AssertionError("pgbouncer does not answer")
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(10)
 
 
 def test_behind_a_transaction_pooler(database: str, portals: list[Portal], pgbouncer: Callable[[str], str]) -> None:
